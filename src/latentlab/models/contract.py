@@ -1,0 +1,113 @@
+"""What every model is: the protocols that training, analysis, export and the app are written against."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from latentlab.latents import LatentSpace, Posterior
+from latentlab.models.edits import Edit
+from latentlab.models.staged import StagedNetwork
+
+
+@runtime_checkable
+class GenerativeModel(Protocol):
+    """Turns codes into images. Images are (batch, channels, height, width) in [0, 1]."""
+
+    latent_space: LatentSpace
+    generator: StagedNetwork
+    image_shape: tuple[int, int, int]
+
+    @property
+    def spaces(self) -> dict[str, LatentSpace]:
+        """Every space that has codes (Z; for style-based generators also W, W+), by name."""
+        ...
+
+    @property
+    def networks(self) -> dict[str, StagedNetwork]:
+        """Every network that can be opened, by name: "generator", "encoder", "discriminator"."""
+        ...
+
+    def map(self, z: Tensor, source: str, target: str) -> Tensor:
+        """Carries codes from one space to another."""
+        ...
+
+    def likelihood(self, z: Tensor, edits: Iterable[Edit] = ()) -> Distribution:
+        """p(x | z) for codes (batch, dim): a distribution over images."""
+        ...
+
+    def decode(self, z: Tensor, edits: Iterable[Edit] = ()) -> Tensor:
+        """Images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""
+        ...
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        """Images of ``n`` codes drawn from the prior."""
+        ...
+
+
+@runtime_checkable
+class InferenceModel(GenerativeModel, Protocol):
+    """A generative model that also says which codes an image may come from."""
+
+    encoder: StagedNetwork
+
+    def encode(self, x: Tensor, edits: Iterable[Edit] = ()) -> Posterior:
+        """q(z | x) for images (batch, channels, height, width) in [0, 1]: a distribution, never a bare mean."""
+        ...
+
+
+def is_inference_model(model: object) -> bool:
+    """Whether the model can encode images."""
+    return callable(getattr(model, "encode", None)) and getattr(model, "encoder", None) is not None
+
+
+@dataclass
+class ElboTerms:
+    """The parts of the evidence lower bound of one batch, from which every variational objective is made.
+
+    Attributes:
+        x: images (batch, channels, height, width) in [0, 1].
+        posterior: q(z | x).
+        z: one draw of it (batch, dim).
+        log_likelihood: log p(x | z), nats per image (batch,), summed over pixels and channels.
+        kl: KL(q(z | x) || p(z)), nats (batch, dim), one column a coordinate.
+        labels: integer factors (batch, factors) where the batch has them.
+        others: the terms of further batches, for objectives that ask for more than one.
+    """
+
+    x: Tensor
+    posterior: Posterior
+    z: Tensor
+    log_likelihood: Tensor
+    kl: Tensor
+    labels: Tensor | None = None
+    others: tuple[ElboTerms, ...] = ()
+
+
+_digests: WeakKeyDictionary = WeakKeyDictionary()
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 (hex) over the names, shapes and bytes of all weights and buffers: the identity of a model.
+
+    Cached per module until a tensor is written to.
+    """
+    tensors = list(module.state_dict(keep_vars=True).items())
+    state = tuple((name, t.data_ptr(), t._version) for name, t in tensors if not t.is_inference())
+    cached = _digests.get(module)
+    if cached and cached[0] == state and len(state) == len(tensors):
+        return cached[1]
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}|{values.dtype}|{tuple(values.shape)}|".encode())
+        digest.update(values.view(-1).view(torch.uint8).numpy().tobytes())
+    _digests[module] = (state, digest.hexdigest())
+    return digest.hexdigest()
