@@ -1,0 +1,27 @@
+"""Data sets: images with ground-truth factors, drawn on the fly, shipped, or read from the user's files."""
+
+from typing import TYPE_CHECKING
+
+from latentlab.data.catalogue import DatasetInfo, dataset_names, list_datasets, open_dataset
+
+if TYPE_CHECKING:
+    from latentlab.data.factors import Correlation, FactorDataset, FactorSpace
+
+__all__ = [
+    "Correlation",
+    "DatasetInfo",
+    "FactorDataset",
+    "FactorSpace",
+    "dataset_names",
+    "list_datasets",
+    "open_dataset",
+]
+
+
+def __getattr__(name: str) -> object:
+    # These need torch, which listing the data sets does not.
+    if name in ("Correlation", "FactorDataset", "FactorSpace"):
+        from latentlab.data import factors
+
+        return getattr(factors, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

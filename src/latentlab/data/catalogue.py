@@ -1,0 +1,128 @@
+"""Which data sets there are, and opening one by name; imports nothing heavy before one is opened."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from latentlab.data.factors import FactorDataset
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One line of the catalogue; says what opening the data set gives, without opening it."""
+
+    name: str
+    """What ``open_dataset`` takes; names that end in ``:PATH`` read the user's own files."""
+    size: int | None
+    """Number of images with default options; None where the user's files decide."""
+    image_shape: tuple[int, int, int] | None
+    """(channels, height, width) with default options; None where the user's files decide."""
+    factors: tuple[str, ...]
+    """Names of the ground-truth factors or labels."""
+    source: str
+    """Origin and licence, one line."""
+    available: bool
+    """Whether it can be opened on this machine as it is."""
+    how: str
+    """How to get it where it is not available, else how to open it."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    opener: str
+    size: int | None
+    image_shape: tuple[int, int, int] | None
+    factors: tuple[str, ...]
+    source: str
+    files: tuple[str, ...] = ()  # any of them below the root means that it is here
+    takes_path: bool = False
+
+
+_ENTRIES: dict[str, _Entry] = {
+    "sprites": _Entry(
+        "latentlab.data.sprites:Sprites",
+        737_280,
+        (1, 64, 64),
+        ("shape", "scale", "orientation", "x", "y"),
+        "drawn here in the geometry of dSprites (Matthey et al., 2017); no file; Apache-2.0",
+    ),
+}
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Names that ``open_dataset`` takes; those that read the user's own files end in ``:PATH``."""
+    return tuple(f"{name}:PATH" if entry.takes_path else name for name, entry in _ENTRIES.items())
+
+
+def list_datasets(root: str | Path | None = None) -> list[DatasetInfo]:
+    """Describe every data set, without opening, drawing or downloading any.
+
+    Args:
+        root: Folder where downloads are looked for; default ``$LATENTLAB_DATA`` or
+            ``~/.cache/latentlab/data``.
+
+    Returns:
+        One ``DatasetInfo`` a data set.
+    """
+    folder = data_root(root)
+    rows = []
+    for name, entry in _ENTRIES.items():
+        if entry.takes_path:
+            here, how = False, f'open_dataset("{name}:PATH") with your own files'
+        else:
+            here = not entry.files or any((folder / file).exists() for file in entry.files)
+            how = f'open_dataset("{name}")' + ("" if here else f" downloads it into {folder}")
+        title = f"{name}:PATH" if entry.takes_path else name
+        rows.append(DatasetInfo(title, entry.size, entry.image_shape, entry.factors, entry.source, here, how))
+    return rows
+
+
+def open_dataset(name: str, **options: object) -> FactorDataset:
+    """Open a data set by name.
+
+    Args:
+        name: One of ``dataset_names()``; ``"folder:PATH"`` names the user's own files.
+        options: What this data set's own opener takes, such as ``split``, ``image_size`` or ``root``.
+
+    Returns:
+        The data set, on the CPU; ``.to(device)`` moves it.
+
+    Raises:
+        ValueError: Unknown name or option (the sentence lists the valid ones), or a wrong file.
+        OSError: A file is missing or damaged.
+    """
+    kind, _, path = str(name).partition(":")
+    entry = _ENTRIES.get(kind)
+    if entry is None or (path and not entry.takes_path):
+        close = difflib.get_close_matches(kind, _ENTRIES, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close and close[0] != name else ""
+        raise ValueError(f"unknown data set {name!r}; the data sets are {', '.join(dataset_names())}{hint}")
+    if path:
+        if options.get("path") is not None:
+            raise ValueError(f"{name!r} names its path already; leave out path={options['path']!r}")
+        options["path"] = path
+    elif entry.takes_path and not options.get("path"):
+        raise ValueError(f'{kind} needs the path of your files: "{kind}:PATH"')
+    module, _, attribute = entry.opener.partition(":")
+    opener: Callable[..., FactorDataset] = getattr(importlib.import_module(module), attribute)
+    valid = tuple(inspect.signature(opener).parameters)
+    for option in options:
+        if option not in valid:
+            raise ValueError(
+                f"data set {kind!r} has no option {option!r}; its options are {', '.join(valid)}"
+            )
+    return opener(**options)
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """Folder of downloaded data: ``root``, else ``$LATENTLAB_DATA``, else ``~/.cache/latentlab/data``."""
+    chosen = root or os.environ.get("LATENTLAB_DATA")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "latentlab" / "data"
