@@ -1,0 +1,62 @@
+"""Analyses of a model: pure functions, model first, numpy out, with provenance and certificate."""
+
+from latentlab.analysis.activations import (
+    Activations,
+    EditComparison,
+    FeatureMaps,
+    UnitRanking,
+    activations,
+    compare_edits,
+    feature_maps,
+    rank_units,
+    stages_of,
+)
+from latentlab.analysis.encoding import Encoding, encode_dataset
+from latentlab.analysis.inference import decode_latents, encode_images
+from latentlab.analysis.interpolation import Interpolation, interpolate
+from latentlab.analysis.projection import Projection, Support, project, umap_is_warm, warm_up
+from latentlab.analysis.results import Provenance, Result, load_result
+from latentlab.analysis.traversal import (
+    SwapGrid,
+    Traversal,
+    TraversalGrid,
+    dim_range,
+    dim_ranges,
+    swap_grid,
+    traverse,
+    traverse_grid,
+)
+
+__all__ = [
+    "Activations",
+    "EditComparison",
+    "Encoding",
+    "FeatureMaps",
+    "Interpolation",
+    "Projection",
+    "Provenance",
+    "Result",
+    "Support",
+    "SwapGrid",
+    "Traversal",
+    "TraversalGrid",
+    "UnitRanking",
+    "activations",
+    "compare_edits",
+    "decode_latents",
+    "dim_range",
+    "dim_ranges",
+    "encode_dataset",
+    "encode_images",
+    "feature_maps",
+    "interpolate",
+    "load_result",
+    "project",
+    "rank_units",
+    "stages_of",
+    "swap_grid",
+    "traverse",
+    "traverse_grid",
+    "umap_is_warm",
+    "warm_up",
+]

@@ -1,0 +1,172 @@
+"""Running a model without leaving a trace: eval mode, no gradients, everything put back as it was.
+
+The app shares one model among threads. A model that is in eval mode already is not touched at all, so
+that concurrent calls can't disturb one another; only a model found in training mode is switched, and
+switched back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+BATCH_SIZE = 256
+
+
+@contextmanager
+def inference(*modules: object) -> Iterator[None]:
+    """Runs its body in eval mode under ``inference_mode``; puts every training flag back, come what may."""
+    training = [
+        m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training
+    ]
+    try:
+        for module in training:
+            module.training = False
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def device_of(module: object) -> torch.device:
+    """The device that a model lives on (that of its first parameter or buffer; else the CPU)."""
+    if isinstance(module, nn.Module):
+        for tensor in module.parameters():
+            return tensor.device
+        for tensor in module.buffers():
+            return tensor.device
+    return torch.device("cpu")
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """A tensor as a float32 (or integer) array on the CPU."""
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+
+
+def to_tensor(values: object, device: torch.device) -> Tensor:
+    """Numbers of any kind as a float32 tensor on a device."""
+    if isinstance(values, Tensor):
+        return values.detach().to(device, torch.float32)
+    return torch.as_tensor(np.array(values, dtype=np.float32), device=device)
+
+
+def in_chunks(run: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int = BATCH_SIZE) -> np.ndarray:
+    """Applies ``run`` to all rows, ``batch_size`` at a time, and joins the outcomes on the CPU.
+
+    Raises:
+        ValueError: on a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+    return np.concatenate([to_numpy(run(part)) for part in rows.split(batch_size)])
+
+
+def as_codes(model: object, z: object, *, name: str = "z") -> Tensor:
+    """Checks codes given by a user: (dim,) or (n, dim) finite numbers of the model's latent space.
+
+    Returns:
+        A tensor (n, dim), float32, on the model's device.
+
+    Raises:
+        ValueError: on a wrong shape or on numbers that are not finite.
+    """
+    codes = to_tensor(z, device_of(model))
+    codes = codes[None] if codes.ndim == 1 else codes
+    dim = model.latent_space.dim
+    if codes.ndim != 2 or codes.shape[1] != dim or not len(codes):
+        raise ValueError(f"{name} must be codes ({dim},) or (n, {dim}); got shape {tuple(np.shape(z))}.")
+    if not bool(torch.isfinite(codes).all()):
+        raise ValueError(f"{name} must hold finite numbers; it holds NaN or infinity.")
+    return codes
+
+
+def as_code(model: object, z: object, seed: int, *, name: str = "z") -> Tensor:
+    """One code (dim,) given by a user, or a draw from the prior where ``z`` is None."""
+    if z is None:
+        return model.latent_space.sample(1, seed, device=device_of(model))[0]
+    codes = as_codes(model, z, name=name)
+    if len(codes) != 1:
+        raise ValueError(f"{name} must be one code ({model.latent_space.dim},); got {len(codes)} codes.")
+    return codes[0]
+
+
+def as_images(model: object, x: object, *, name: str = "x") -> Tensor:
+    """Checks images given by a user: (c, h, w) or (n, c, h, w) in [0, 1] of the model's shape.
+
+    Raises:
+        ValueError: on a wrong shape or on numbers outside [0, 1].
+    """
+    images = to_tensor(x, device_of(model))
+    images = images[None] if images.ndim == 3 else images
+    expected = tuple(model.image_shape)
+    if images.ndim != 4 or tuple(images.shape[1:]) != expected or not len(images):
+        raise ValueError(
+            f"{name} must be images (n, {', '.join(map(str, expected))}); got {tuple(np.shape(x))}."
+        )
+    if not bool(((images >= 0) & (images <= 1)).all()):
+        raise ValueError(f"{name} must be images in [0, 1]; got values outside.")
+    return images
+
+
+def decode_latents(
+    model: object, z: object, *, edits: Sequence = (), batch_size: int = BATCH_SIZE
+) -> np.ndarray:
+    """Decodes codes into images.
+
+    Args:
+        model: a generative model.
+        z: codes (n, dim) or (dim,).
+        edits: edits of the generator.
+        batch_size: codes decoded at a time.
+
+    Returns:
+        Images (n, channels, height, width) in [0, 1].
+    """
+    codes = as_codes(model, z)
+    with inference(model):
+        return in_chunks(lambda part: model.decode(part, edits=tuple(edits)), codes, batch_size)
+
+
+def encode_images(
+    model: object, x: object, *, seed: int | None = None, edits: Sequence = (), batch_size: int = BATCH_SIZE
+) -> np.ndarray:
+    """Encodes images into codes.
+
+    Args:
+        model: a model with an encoder.
+        x: images (n, channels, height, width) or one of them, in [0, 1].
+        seed: None for posterior means; a seed for one draw from each posterior.
+        edits: edits of the encoder.
+        batch_size: images encoded at a time.
+
+    Returns:
+        Codes (n, dim).
+
+    Raises:
+        ValueError: if the model has no encoder, or the images don't fit it.
+    """
+    needs_encoder(model)
+    images = as_images(model, x)
+    with inference(model):
+        if seed is None:
+            return in_chunks(lambda part: model.encode(part, edits=tuple(edits)).mean, images, batch_size)
+        # One pass, so that the draw does not depend on how the images were split up.
+        return to_numpy(model.encode(images, edits=tuple(edits)).sample(seed))
+
+
+def needs_encoder(model: object) -> None:
+    """Refuses a model that can't encode.
+
+    Raises:
+        ValueError: if it has no ``encode``.
+    """
+    if not callable(getattr(model, "encode", None)):
+        raise ValueError(
+            f"{type(model).__name__} has no encoder; this analysis needs a model that encodes images."
+        )

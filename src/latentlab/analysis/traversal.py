@@ -1,0 +1,517 @@
+"""Traversals: what changes in the image when one coordinate, two, or a whole block of the code changes.
+
+Symbols: ``z`` a code (dim,); a *strip* is a row of images along one coordinate, or over the categories of a
+categorical block, which is one variable and hence one strip. All images of a result are decoded together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from latentlab.analysis.inference import (
+    BATCH_SIZE,
+    as_code,
+    as_codes,
+    decode_latents,
+    device_of,
+    to_numpy,
+)
+from latentlab.analysis.results import Result, provenance
+from latentlab.latents import Block, Categorical, LatentSpace
+
+if TYPE_CHECKING:
+    from latentlab.analysis.encoding import Encoding
+
+SPANS = ("prior", "posterior")
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Traversal(Result):
+    """Strips of images, one for each traversed variable.
+
+    Attributes:
+        images: (dims, steps, channels, height, width) in [0, 1]; NaN behind the end of a shorter strip.
+        z: the codes decoded, (dims, steps, dim); NaN likewise.
+        values: the coordinate's value at each step, (dims, steps); the category's number for a
+            categorical block.
+        lengths: number of steps of each strip, (dims,).
+        start: the code that the strips leave from, (dim,).
+        start_image: its image (channels, height, width).
+        effect: mean absolute difference between the two ends of each strip, (dims,), in [0, 1].
+        dims: name of each strip's coordinate, or of its categorical block.
+        categorical: whether each strip runs over categories.
+        span: what the range is: "prior", "posterior", "sigma" or "values".
+        space: name of the latent space.
+
+    The certificate holds ``loop_difference``, the largest difference between images of the batch and the
+    same codes decoded one at a time; ``off_axis``, the largest change of any other coordinate (0);
+    ``contains_start``, the share of strips whose range holds the start; and, with an encoding,
+    ``data_inside``, the share of its posterior means within each strip's range.
+    """
+
+    images: np.ndarray
+    z: np.ndarray
+    values: np.ndarray
+    lengths: np.ndarray
+    start: np.ndarray
+    start_image: np.ndarray
+    effect: np.ndarray
+    dims: tuple[str, ...]
+    categorical: tuple[bool, ...]
+    span: str
+    space: str
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class TraversalGrid(Result):
+    """A plane of images over two coordinates.
+
+    Attributes:
+        images: (rows, columns, channels, height, width) in [0, 1]; the column sets the first coordinate
+            (x), the row the second (y).
+        z: the codes decoded, (rows, columns, dim).
+        x_values: values of the first coordinate, (columns,).
+        y_values: values of the second coordinate, (rows,).
+        start: the code that the other coordinates are taken from, (dim,).
+        dims: names of the two coordinates, x first.
+        span: what the ranges are: "prior", "posterior", "sigma" or "values".
+        space: name of the latent space.
+
+    The certificate is that of a Traversal.
+    """
+
+    images: np.ndarray
+    z: np.ndarray
+    x_values: np.ndarray
+    y_values: np.ndarray
+    start: np.ndarray
+    dims: tuple[str, ...]
+    span: str
+    space: str
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SwapGrid(Result):
+    """Images with one block (such as pose) from the column's code and the other blocks from the row's.
+
+    Attributes:
+        images: (rows, columns, channels, height, width) in [0, 1].
+        z: the codes decoded, (rows, columns, dim).
+        row_z: codes that give the other blocks, (rows, dim).
+        column_z: codes that give the block, (columns, dim).
+        row_images: the rows' own images, (rows, channels, height, width).
+        column_images: the columns' own images, (columns, channels, height, width).
+        block: names of the swapped blocks.
+        space: name of the latent space.
+
+    The certificate holds ``loop_difference`` as in a Traversal; ``block_spread``, the largest difference
+    between the block's coordinates within a column, and ``rest_spread``, that of all others within a row
+    (both 0); and ``image_shift_by_column`` and ``image_shift_by_row``, the mean absolute change between
+    neighbouring columns and
+    rows: a block that does nothing has a shift by column of 0.
+    """
+
+    images: np.ndarray
+    z: np.ndarray
+    row_z: np.ndarray
+    column_z: np.ndarray
+    row_images: np.ndarray
+    column_images: np.ndarray
+    block: tuple[str, ...]
+    space: str
+
+
+def dim_ranges(
+    model: Any,
+    *,
+    span: str | float = "prior",
+    coverage: float = 0.95,
+    z: Any = None,
+    encoding: Encoding | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """The range in which each coordinate is traversed.
+
+    Args:
+        model: a generative model.
+        span: "prior" for the central ``coverage`` of the prior; "posterior" for the central ``coverage``
+            of the aggregate posterior, taken as normal with its mean and sigma, where sigma squared is
+            the mean posterior variance plus the variance of the means; or k, for ``z`` plus and minus k
+            prior standard deviations.
+        coverage: share of the distribution inside the range, in (0, 1).
+        z: the code (dim,) that a range of k standard deviations lies around; None is a prior draw of
+            ``seed``.
+        encoding: the encoding of a data set, which "posterior" needs.
+        seed: decides ``z`` where it is None.
+
+    Returns:
+        (dim, 2), low and high of each coordinate; 0 and 1 for categorical ones.
+
+    Raises:
+        ValueError: on an unknown span, on a coverage outside (0, 1), or on a missing or foreign encoding.
+    """
+    space: LatentSpace = model.latent_space
+    if not 0.0 < coverage < 1.0:
+        raise ValueError(f"coverage is a share strictly between 0 and 1; got {coverage}.")
+    tail = (1.0 - coverage) / 2.0
+    ordered = [i for i in range(space.dim) if not isinstance(space.block_of(i).prior, Categorical)]
+    ranges = np.tile(np.array([0.0, 1.0]), (space.dim, 1))
+    if span == "prior":
+        for i in ordered:
+            ranges[i] = space.quantile(i, tail), space.quantile(i, 1.0 - tail)
+    elif span == "posterior":
+        if encoding is None:
+            raise ValueError("span='posterior' needs encoding=, the outcome of encode_dataset.")
+        _check_encoding(space, encoding)
+        reach = NormalDist().inv_cdf(1.0 - tail)
+        middle, sigma = encoding.aggregate_mean, encoding.aggregate_std
+        both = np.stack([middle - reach * sigma, middle + reach * sigma], axis=1)
+        ranges[ordered] = both[ordered]
+    elif isinstance(span, (int, float)) and not isinstance(span, bool) and 0.0 < span < float("inf"):
+        start = to_numpy(as_code(model, z, seed)).astype(float)
+        reach = float(span) * space.std.double().numpy()
+        both = np.stack([start - reach, start + reach], axis=1)
+        ranges[ordered] = both[ordered]
+    else:
+        raise ValueError(
+            f"span must be 'prior', 'posterior' or a number of standard deviations; got {span!r}."
+        )
+    return ranges
+
+
+def dim_range(model: Any, dim: int | str, **options: Any) -> tuple[float, float]:
+    """The range of one coordinate; arguments as for ``dim_ranges``."""
+    low, high = dim_ranges(model, **options)[model.latent_space.index(dim)]
+    return float(low), float(high)
+
+
+def traverse(
+    model: Any,
+    z: Any = None,
+    dims: Sequence[int | str] | int | str | None = None,
+    *,
+    values: Any = None,
+    steps: int = 11,
+    span: str | float = "prior",
+    coverage: float = 0.95,
+    encoding: Encoding | None = None,
+    edits: Sequence = (),
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> Traversal:
+    """Moves one coordinate of a code at a time and decodes the images.
+
+    Args:
+        model: a generative model.
+        z: the code (dim,) to leave from; None is a prior draw of ``seed``.
+        dims: coordinates by name or position; a categorical block is one strip, named by the block or by
+            any of its coordinates. None is all of them, in order of KL when an encoding is given.
+        values: explicit values, (steps,) for all strips or (dims, steps); categorical strips keep their
+            categories.
+        steps: images in a strip, at least 2 (a categorical strip has one for each category).
+        span: range of the values, see ``dim_ranges``.
+        coverage: share of the prior or posterior inside the range.
+        encoding: for span "posterior", for the order of the strips, and for the certificate.
+        edits: edits of the generator, applied to all images.
+        seed: decides ``z`` where it is None.
+        batch_size: codes decoded at a time.
+
+    Raises:
+        ValueError: on unknown dims (the message lists the valid ones), or on a range that makes no sense.
+    """
+    space: LatentSpace = model.latent_space
+    start = to_numpy(as_code(model, z, seed))
+    if encoding is not None:
+        _check_encoding(space, encoding)
+    strips = _strips(space, dims, encoding)
+    if values is None:
+        _check_steps(steps)
+        ranges = dim_ranges(model, span=span, coverage=coverage, z=start, encoding=encoding)
+        ends = ranges[[i for _, i, _ in strips]]
+        table = np.linspace(ends[:, 0], ends[:, 1], steps, axis=1)
+        kind = span if isinstance(span, str) else "sigma"
+    else:
+        table, kind = _explicit(values, len(strips)), "values"
+    lengths = np.array([block.dim if block else table.shape[1] for _, _, block in strips])
+    shape = (len(strips), int(lengths.max()))
+    codes = np.full((*shape, space.dim), np.nan, dtype=np.float32)
+    chosen = np.full(shape, np.nan)
+    for row, ((_, i, block), length) in enumerate(zip(strips, lengths, strict=True)):
+        codes[row, :length] = start
+        if block is None:
+            chosen[row, :length] = table[row]
+            codes[row, :length, i] = table[row]
+        else:
+            chosen[row, :length] = np.arange(length)
+            codes[row, :length, space.slice(block.name)] = np.eye(length, dtype=np.float32)
+    valid = np.arange(shape[1]) < lengths[:, None]
+    decoded = decode_latents(
+        model, np.concatenate([codes[valid], start[None]]), edits=edits, batch_size=batch_size
+    )
+    images = np.full((*shape, *decoded.shape[1:]), np.nan, dtype=np.float32)
+    images[valid] = decoded[:-1]
+    rows = np.arange(len(strips))
+    certificate = _decoding_certificate(model, codes[valid], decoded[:-1], edits)
+    certificate["off_axis"] = max(
+        float(
+            np.abs(np.delete(codes[r, : lengths[r]] - start, _coordinates(space, strips[r]), axis=1)).max(
+                initial=0
+            )
+        )
+        for r in rows
+    )
+    low, high = np.nanmin(chosen, axis=1), np.nanmax(chosen, axis=1)
+    inside = [bool(b) or low[r] - 1e-6 <= start[i] <= high[r] + 1e-6 for r, (_, i, b) in enumerate(strips)]
+    certificate["contains_start"] = float(np.mean(inside))
+    if encoding is not None:
+        means = encoding.mean[:, [i for _, i, _ in strips]]
+        certificate["data_inside"] = ((means >= low) & (means <= high)).mean(axis=0).round(4).tolist()
+    return Traversal(
+        images=images,
+        z=codes,
+        values=chosen,
+        lengths=lengths,
+        start=start,
+        start_image=decoded[-1],
+        effect=np.abs(images[rows, lengths - 1] - images[:, 0]).mean(axis=(1, 2, 3)),
+        dims=tuple(label for label, _, _ in strips),
+        categorical=tuple(block is not None for _, _, block in strips),
+        span=kind,
+        space=space.name,
+        certificate=certificate,
+        provenance=provenance(
+            model,
+            {"z": start, "dims": [s[0] for s in strips], "values": values, "steps": steps, "span": span,
+             "coverage": coverage, "edits": edits, "encoding": _name_of(encoding)},
+            seed,
+        ),
+    )  # fmt: skip
+
+
+def traverse_grid(
+    model: Any,
+    z: Any = None,
+    dims: Sequence[int | str] = (0, 1),
+    *,
+    values: Sequence[Any] | None = None,
+    steps: int | tuple[int, int] = 9,
+    span: str | float = "prior",
+    coverage: float = 0.95,
+    encoding: Encoding | None = None,
+    edits: Sequence = (),
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> TraversalGrid:
+    """Moves two coordinates of a code at once and decodes the plane of images.
+
+    Args:
+        model: a generative model.
+        z: the code (dim,) that gives the other coordinates; None is a prior draw of ``seed``.
+        dims: the two coordinates, x (along the columns) and y (along the rows), by name or position.
+        values: a pair of value lists (x, y) instead of a range.
+        steps: images along both coordinates, or a pair (x, y).
+        span: range of the values, see ``dim_ranges``.
+        coverage: share of the prior or posterior inside the range.
+        encoding: for span "posterior".
+        edits: edits of the generator.
+        seed: decides ``z`` where it is None.
+        batch_size: codes decoded at a time.
+
+    Raises:
+        ValueError: unless ``dims`` names two different coordinates that have an order.
+    """
+    space: LatentSpace = model.latent_space
+    if isinstance(dims, (str, int)) or len(dims) != 2:
+        raise ValueError(f"A grid needs two coordinates (x, y); got {dims!r}.")
+    strips = _strips(space, dims, None)
+    if len(strips) != 2 or any(block for _, _, block in strips):
+        raise ValueError(f"A grid needs two different coordinates with an order; got {list(dims)}.")
+    (x_name, x, _), (y_name, y, _) = strips
+    start = to_numpy(as_code(model, z, seed))
+    if values is None:
+        counts = (steps, steps) if isinstance(steps, int) else tuple(steps)
+        for count in counts:
+            _check_steps(count)
+        ranges = dim_ranges(model, span=span, coverage=coverage, z=start, encoding=encoding)
+        x_values, y_values = (np.linspace(*ranges[i], n) for i, n in zip((x, y), counts, strict=True))
+        kind = span if isinstance(span, str) else "sigma"
+    else:
+        if len(values) != 2:
+            raise ValueError(f"values must be a pair of lists (x, y); got {len(values)} lists.")
+        x_values, y_values = (_explicit(v, 1)[0] for v in values)
+        kind = "values"
+    codes = np.tile(start, (len(y_values), len(x_values), 1))
+    codes[..., x] = x_values
+    codes[..., y] = y_values[:, None]
+    flat = codes.reshape(-1, space.dim)
+    decoded = decode_latents(model, flat, edits=edits, batch_size=batch_size)
+    certificate = _decoding_certificate(model, flat, decoded, edits)
+    certificate["off_axis"] = float(np.abs(np.delete(flat - start, [x, y], axis=1)).max(initial=0))
+    return TraversalGrid(
+        images=decoded.reshape(*codes.shape[:2], *decoded.shape[1:]),
+        z=codes,
+        x_values=x_values,
+        y_values=y_values,
+        start=start,
+        dims=(x_name, y_name),
+        span=kind,
+        space=space.name,
+        certificate=certificate,
+        provenance=provenance(
+            model,
+            {"z": start, "dims": [x_name, y_name], "values": values, "steps": steps, "span": span,
+             "coverage": coverage, "edits": edits, "encoding": _name_of(encoding)},
+            seed,
+        ),
+    )  # fmt: skip
+
+
+def swap_grid(
+    model: Any,
+    z: Any = None,
+    block: str | Sequence[str] | None = None,
+    *,
+    columns: Any = None,
+    rows: int = 6,
+    edits: Sequence = (),
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> SwapGrid:
+    """Crosses codes: one block (such as pose) from each column's code, the other blocks from each row's.
+
+    Args:
+        model: a generative model whose latent space has several blocks.
+        z: codes (rows, dim) that give the other blocks; None for ``rows`` prior draws of ``seed``.
+        block: name of the block that the columns give, or several names. None is the first block.
+        columns: codes (columns, dim) that give the block; the rows' own codes by default, so that the
+            diagonal shows the codes as they are.
+        rows: number of prior draws where ``z`` is None.
+        edits: edits of the generator.
+        seed: decides the draws.
+        batch_size: codes decoded at a time.
+
+    Raises:
+        ValueError: if the model has a single block, if there is no such block, or if all blocks are named.
+    """
+    space: LatentSpace = model.latent_space
+    if len(space.blocks) < 2:
+        raise ValueError(
+            f"This model has no blocks to swap: its latent space {space.name!r} is one block, "
+            f"{space.block_names[0]!r}. Use traverse_grid, or a model with several blocks."
+        )
+    names = (space.block_names[0],) if block is None else (block,) if isinstance(block, str) else tuple(block)
+    swapped = np.zeros(space.dim, dtype=bool)
+    for name in names:
+        swapped[space.slice(name)] = True
+    if swapped.all() or not swapped.any():
+        raise ValueError(
+            f"Swap some of the blocks, not none or all; got {list(names)} of {list(space.block_names)}."
+        )
+    if z is None and rows < 1:
+        raise ValueError(f"rows must be at least 1; got {rows}.")
+    row_z = to_numpy(space.sample(rows, seed, device_of(model)) if z is None else as_codes(model, z))
+    column_z = row_z if columns is None else to_numpy(as_codes(model, columns, name="columns"))
+    codes = np.where(swapped, column_z[None], row_z[:, None])
+    flat = codes.reshape(-1, space.dim)
+    everything = np.concatenate([flat, row_z, column_z])
+    decoded = decode_latents(model, everything, edits=edits, batch_size=batch_size)
+    images = decoded[: len(flat)].reshape(*codes.shape[:2], *decoded.shape[1:])
+    certificate = _decoding_certificate(model, flat, decoded[: len(flat)], edits)
+    certificate["block_spread"] = float(np.ptp(codes[:, :, swapped], axis=0).max())
+    certificate["rest_spread"] = float(np.ptp(codes[:, :, ~swapped], axis=1).max())
+    for axis, label in ((1, "image_shift_by_column"), (0, "image_shift_by_row")):
+        if images.shape[axis] > 1:
+            certificate[label] = float(np.abs(np.diff(images, axis=axis)).mean())
+    return SwapGrid(
+        images=images,
+        z=codes,
+        row_z=row_z,
+        column_z=column_z,
+        row_images=decoded[len(flat) : len(flat) + len(row_z)],
+        column_images=decoded[len(flat) + len(row_z) :],
+        block=names,
+        space=space.name,
+        certificate=certificate,
+        provenance=provenance(
+            model,
+            {"block": names, "z": row_z, "columns": column_z, "edits": edits},
+            seed if z is None else None,
+        ),
+    )
+
+
+Strip = tuple[str, int, Block | None]
+
+
+def _strips(space: LatentSpace, dims: Any, encoding: Encoding | None) -> list[Strip]:
+    """(label, coordinate, block if categorical) of each strip, in the order asked, without repeats."""
+    if dims is None:
+        dims = range(space.dim) if encoding is None else encoding.order.tolist()
+    elif isinstance(dims, (str, int)):
+        dims = [dims]
+    strips: dict[str, Strip] = {}
+    categorical = {b.name: b for b in space.blocks if isinstance(b.prior, Categorical)}
+    for dim in dims:
+        if isinstance(dim, str) and dim in categorical:
+            dim = space.slice(dim).start
+        i = space.index(dim)
+        block = space.block_of(i)
+        if block.name in categorical:
+            strips.setdefault(block.name, (block.name, space.slice(block.name).start, block))
+        else:
+            strips.setdefault(space.names[i], (space.names[i], i, None))
+    if not strips:
+        raise ValueError(f"Name at least one coordinate to traverse. Valid: {', '.join(space.names)}.")
+    return list(strips.values())
+
+
+def _coordinates(space: LatentSpace, strip: Strip) -> slice | int:
+    return strip[1] if strip[2] is None else space.slice(strip[2].name)
+
+
+def _check_steps(steps: int) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 2:
+        raise ValueError(f"steps must be a whole number of at least 2; got {steps!r}.")
+
+
+def _explicit(values: Any, strips: int) -> np.ndarray:
+    table = np.asarray(values, dtype=float)
+    table = np.tile(table, (strips, 1)) if table.ndim == 1 else table
+    if table.ndim != 2 or len(table) != strips or table.shape[1] < 1 or not np.isfinite(table).all():
+        raise ValueError(
+            f"values must be finite numbers (steps,) or ({strips}, steps); got shape {np.shape(values)}."
+        )
+    return table
+
+
+def _check_encoding(space: LatentSpace, encoding: Encoding) -> None:
+    if tuple(encoding.dim_names) != space.names:
+        raise ValueError(
+            f"The encoding belongs to another latent space: it has {len(encoding.dim_names)} coordinates "
+            f"({encoding.dim_names[0]}, …), the model {space.dim} ({space.names[0]}, …)."
+        )
+
+
+def _name_of(encoding: Encoding | None) -> dict | None:
+    if encoding is None:
+        return None
+    return {
+        "dataset": encoding.dataset,
+        "n": encoding.n,
+        "weights_digest": encoding.provenance.weights_digest,
+    }
+
+
+def _decoding_certificate(
+    model: Any, codes: np.ndarray, images: np.ndarray, edits: Sequence
+) -> dict[str, Any]:
+    """Decodes three of the codes one at a time: the batch must not have changed them."""
+    cells = sorted({0, len(codes) // 2, len(codes) - 1})
+    again = np.concatenate([decode_latents(model, torch.from_numpy(codes[[c]]), edits=edits) for c in cells])
+    return {"loop_difference": float(np.abs(again - images[cells]).max())}
