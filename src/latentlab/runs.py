@@ -1,0 +1,423 @@
+"""Run: a directory that holds a trained model and how it came to be; the workspace that holds runs.
+
+A run is data, never code: weights are safetensors, the configuration is JSON whose names are looked up in
+tables. What does not fit is refused with one sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from latentlab.config import Experiment
+from latentlab.models.build import build_model
+from latentlab.models.contract import GenerativeModel, weights_digest
+
+if TYPE_CHECKING:
+    from latentlab.data.factors import FactorDataset
+
+FORMAT = 1
+CONFIG, WEIGHTS, METRICS, TIMING = "config.json", "weights.safetensors", "metrics.csv", "timing.csv"
+CARD, RESUME, COMMANDS, CHECKPOINTS, PREVIEWS = (
+    "README.md",
+    "last.ckpt",
+    "commands.jsonl",
+    "checkpoints",
+    "previews",
+)
+ZOO = Path(__file__).parent / "zoo"
+_LARGEST_TEXT = 4_000_000
+_STEP_FILE = re.compile(r"step-(\d+)\.safetensors")
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """Opens a temporary neighbour of ``path`` that takes its place only if the block ends well.
+
+    Raises:
+        OSError: if the folder can't be written or the disk is full; what stood at ``path`` is still there.
+    """
+    encoding = None if "b" in mode else "utf-8"
+    newline = None if "b" in mode else ""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """ "auto" is the GPU where there is one, else the CPU.
+
+    Raises:
+        ValueError: on a device that this machine or torch does not have.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"Unknown device {device!r}; use auto, cpu, cuda or cuda:0.") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"Device {device!r} was asked for, but torch sees no CUDA device here; use auto or cpu."
+        )
+    return chosen
+
+
+class Run:
+    """A trained (or training) model on disk. Open one with ``Run.open``; ``latentlab.fit`` makes one.
+
+    Attributes:
+        path: the run's directory.
+        experiment: the configuration it was trained with.
+        image_shape: (channels, height, width).
+        step: None for the latest weights, or the step of a saved checkpoint.
+        stopped_by: what ended its training early in this process ("Ctrl-C", "a stop command"), else "".
+    """
+
+    stopped_by: str = ""
+
+    def __init__(
+        self, path: Path, spec: dict, device: str | torch.device = "auto", step: int | None = None
+    ) -> None:
+        self.path = path
+        self.step = step
+        self._spec = spec
+        self._device = device
+        if not isinstance(spec, dict) or spec.get("format") != FORMAT:
+            found = spec.get("format") if isinstance(spec, dict) else type(spec).__name__
+            raise ValueError(
+                f"{path / CONFIG} must be a run's configuration of format {FORMAT}; got {found!r}."
+            )
+        try:
+            self.experiment = Experiment.from_dict(spec.get("experiment", {}))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path / CONFIG} could not be read: {error}") from None
+        shape = spec.get("image_shape")
+        if not isinstance(shape, list) or len(shape) != 3 or not all(type(n) is int for n in shape):
+            raise ValueError(f"{path / CONFIG} must give image_shape as three whole numbers; got {shape!r}.")
+        self.image_shape: tuple[int, int, int] = tuple(shape)
+
+    @classmethod
+    def open(cls, path: str | Path, device: str | torch.device = "auto") -> Run:
+        """Opens a run for use.
+
+        Args:
+            path: its directory, or "zoo:NAME" for one that ships with the package.
+            device: where its model shall live; "auto" takes the GPU where there is one.
+
+        Raises:
+            OSError: if there is no such run.
+            ValueError: if its files are damaged or are not what a run holds.
+        """
+        if isinstance(path, str) and path.startswith("zoo:"):
+            folder = ZOO / path[4:]
+            names = [p.name for p in zoo_paths()]
+            if path[4:] not in names:
+                raise OSError(
+                    f"No run {path!r} ships with latentlab; there are {', '.join('zoo:' + n for n in names)}."
+                )
+        else:
+            folder = Path(path).expanduser()
+        if not (folder / CONFIG).is_file():
+            raise OSError(f"No run at {folder}: a run is a folder with {CONFIG} and {WEIGHTS} in it.")
+        text = read_text(_inside(folder, CONFIG))
+        try:
+            spec = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{folder / CONFIG} is no JSON: {error}.") from None
+        return cls(folder, spec, device)
+
+    @classmethod
+    def create(cls, path: str | Path, experiment: Experiment, image_shape: tuple[int, int, int]) -> Run:
+        """Makes the directory of a new run.
+
+        Raises:
+            OSError: if a run is there already, or the folder can't be written.
+        """
+        folder = Path(path).expanduser()
+        if (folder / CONFIG).exists():
+            raise OSError(
+                f"A run is at {folder} already; continue it with --resume {folder}, or choose another --out."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            spec = {"format": FORMAT, "experiment": experiment.to_dict(), "image_shape": list(image_shape)}
+            with atomic_write(folder / CONFIG, "w") as file:
+                json.dump(spec, file, indent=1)
+        except OSError as error:
+            raise OSError(f"The run can't be written to {folder}: {error.strerror or error}.") from None
+        return cls(folder, spec)
+
+    @property
+    def name(self) -> str:
+        """What the run is called: "zoo:NAME" for shipped runs, else the name of its directory."""
+        return f"zoo:{self.path.name}" if self.path.parent == ZOO else self.path.resolve().name
+
+    @property
+    def config(self) -> Experiment:
+        """The configuration it was trained with."""
+        return self.experiment
+
+    @property
+    def weights_path(self) -> Path:
+        """The file that the model is read from."""
+        if self.step is None:
+            return self.path / WEIGHTS
+        return self.path / CHECKPOINTS / f"step-{self.step}.safetensors"
+
+    @cached_property
+    def model(self) -> GenerativeModel:
+        """The model, ready for analysis: eval mode, no parameter asks for a gradient.
+
+        Raises:
+            OSError: if the weights are missing.
+            ValueError: if they are damaged or belong to another network.
+        """
+        model = build_model(self.experiment.model, self.image_shape)
+        load_weights(model, _inside(self.path, str(self.weights_path.relative_to(self.path))))
+        return model.to(resolve_device(self._device)).eval().requires_grad_(False)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the weights: SHA-256, hex; the key of every cache."""
+        return weights_digest(self.model)
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps at which weights were kept, ascending."""
+        found = (_STEP_FILE.fullmatch(p.name) for p in (self.path / CHECKPOINTS).glob("step-*.safetensors"))
+        return sorted(int(m[1]) for m in found if m)
+
+    def at(self, step: int) -> Run:
+        """The same run with the weights it had at an earlier step.
+
+        Raises:
+            ValueError: if no weights of that step were kept; the message lists the steps.
+        """
+        if step not in self.steps:
+            kept = ", ".join(map(str, self.steps)) or "none"
+            raise ValueError(f"No weights of step {step} in {self.path}; kept: {kept}.")
+        return Run(self.path, self._spec, self._device, step)
+
+    def dataset(self) -> FactorDataset:
+        """The data set it was trained on, on the CPU.
+
+        Raises:
+            OSError: if its files are not on this machine.
+        """
+        from latentlab.data import open_dataset
+
+        return open_dataset(self.experiment.data.name, **self.experiment.data.options)
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """The logged curves: {column: float64 (rows,)}, "step" among them; empty before the first row."""
+        return read_table(self.path / METRICS)
+
+    def timing(self) -> dict[str, np.ndarray]:
+        """Seconds and images per second by step, apart from the metrics, which don't depend on the machine."""
+        return read_table(self.path / TIMING)
+
+    @property
+    def card(self) -> str:
+        """The model card (markdown), or an empty text."""
+        path = self.path / CARD
+        return read_text(_inside(self.path, CARD)) if path.is_file() else ""
+
+    @property
+    def annotations(self) -> dict:
+        """Names, locks and notes that a person gave, {} where there are none or they can't be read."""
+        try:
+            found = json.loads(read_text(_inside(self.path, "annotations.json")))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def command(self, **entry: object) -> None:
+        """Appends a line to the run's commands, such as ``run.command(command="stop")``."""
+        with (self.path / COMMANDS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def __repr__(self) -> str:
+        at = "" if self.step is None else f", step {self.step}"
+        return f"Run({self.name!r}, {self.experiment.model.family} on {self.experiment.data.name}{at})"
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of a run's own file; a link that leaves the run is refused."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{path} leads out of the run's folder, which is not allowed.")
+    return path
+
+
+def read_text(path: Path) -> str:
+    """A small UTF-8 text file.
+
+    Raises:
+        ValueError: if it is larger than any text of a run, or no UTF-8.
+    """
+    if path.stat().st_size > _LARGEST_TEXT:
+        raise ValueError(f"{path} should be a small text file; it has {path.stat().st_size:,} bytes.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} should be a UTF-8 text; it is not.") from None
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads safetensors into a model, all or nothing.
+
+    Raises:
+        OSError: if the file is missing.
+        ValueError: if it is no safetensors file, does not fit the model, or holds numbers that are not finite.
+    """
+    if not path.is_file():
+        raise OSError(f"No weights at {path}; training writes them at its first checkpoint.")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged or no safetensors file ({error}); pickles are not loaded."
+        ) from None
+    own = model.state_dict()
+    if set(own) != set(tensors):
+        odd = sorted(set(own) ^ set(tensors))[0]
+        state = "missing" if odd in own else "unexpected"
+        raise ValueError(f"{path} does not fit the run's model: tensor {odd!r} is {state}.")
+    for key, tensor in tensors.items():
+        if tensor.shape != own[key].shape:
+            raise ValueError(
+                f"{path} does not fit the run's model: tensor {key!r} should have shape "
+                f"{tuple(own[key].shape)}; got {tuple(tensor.shape)}."
+            )
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path} can't be used: tensor {key!r} holds numbers that are not finite.")
+    model.load_state_dict(tensors)
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Writes a model's weights as safetensors, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {k: t.detach().cpu().contiguous() for k, t in model.state_dict().items()}
+    with atomic_write(path) as file:
+        file.write(save(tensors, metadata={"format": "latentlab"}))
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """A CSV of numbers as {column: float64 (rows,)}; a half-written last line is passed over."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    if not rows:
+        return {}
+    header, values = rows[0], []
+    for row in rows[1:]:
+        try:
+            values.append([float(v) if v else np.nan for v in row])
+        except ValueError:
+            continue
+        if len(row) != len(header):
+            values.pop()
+    table = np.array(values, dtype=np.float64).reshape(-1, len(header))
+    return {name: table[:, i] for i, name in enumerate(header)}
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run as a list shows it, read from its configuration alone.
+
+    Attributes:
+        path: its directory.
+        name: what ``Run.open`` takes.
+        experiment: its configuration, None where it can't be read.
+        error: why it can't be opened, "" where it can.
+        has_weights: whether there is a model to open.
+    """
+
+    path: Path
+    name: str
+    experiment: Experiment | None
+    error: str
+    has_weights: bool
+
+
+def _summary(path: Path) -> RunSummary:
+    name = f"zoo:{path.name}" if path.parent == ZOO else str(path)
+    try:
+        run = Run.open(name)
+    except (OSError, ValueError) as error:
+        return RunSummary(path, name, None, str(error), False)
+    return RunSummary(path, name, run.experiment, "", (path / WEIGHTS).is_file())
+
+
+def zoo_paths() -> list[Path]:
+    """Directories of the runs that ship with the package."""
+    return sorted(p.parent for p in ZOO.glob(f"*/{CONFIG}"))
+
+
+def zoo_runs() -> list[RunSummary]:
+    """The runs that ship with the package."""
+    return [_summary(path) for path in zoo_paths()]
+
+
+def list_runs(folder: str | Path) -> list[RunSummary]:
+    """The runs in a folder and one level below it, newest first; those that can't be read say why."""
+    folder = Path(folder).expanduser()
+    found = {p.parent for depth in ("*", "*/*") for p in folder.glob(f"{depth}/{CONFIG}")}
+    return [_summary(p) for p in sorted(found, key=lambda p: (p / CONFIG).stat().st_mtime, reverse=True)]
+
+
+class Workspace:
+    """The folder of a person's runs, with the caches of what was computed from them.
+
+    Args:
+        folder: ``--runs DIR``, ./runs by default; made when something is first written.
+    """
+
+    def __init__(self, folder: str | Path = "runs") -> None:
+        self.path = Path(folder).expanduser()
+
+    def runs(self) -> list[RunSummary]:
+        """Runs in the workspace, newest first."""
+        return list_runs(self.path)
+
+    def cache(self, digest: str, key: str, suffix: str = ".npz") -> Path:
+        """Where a result of the weights ``digest`` is kept; its folder is made.
+
+        Args:
+            digest: SHA-256 of the weights.
+            key: a short name of the result, letters, digits, "-" and "_".
+            suffix: file ending.
+
+        Raises:
+            ValueError: on a digest or key that is no plain name.
+        """
+        if not re.fullmatch(r"[0-9a-f]{64}", digest) or not re.fullmatch(r"[\w-]{1,120}", key):
+            raise ValueError(f"A cache needs a hex digest and a plain key; got {digest!r} and {key!r}.")
+        folder = self.path / ".cache" / digest[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{key}{suffix}"
