@@ -15,6 +15,7 @@ from latentlab.analysis.encoding import Encoding, encode_dataset
 from latentlab.analysis.inference import decode_latents, encode_images
 from latentlab.analysis.interpolation import Interpolation, interpolate
 from latentlab.analysis.projection import Projection, Support, project, umap_is_warm, warm_up
+from latentlab.analysis.readout import LinearReadout, linear_readout
 from latentlab.analysis.results import Provenance, Result, load_result
 from latentlab.analysis.traversal import (
     SwapGrid,
@@ -33,6 +34,7 @@ __all__ = [
     "Encoding",
     "FeatureMaps",
     "Interpolation",
+    "LinearReadout",
     "Projection",
     "Provenance",
     "Result",
@@ -50,6 +52,7 @@ __all__ = [
     "encode_images",
     "feature_maps",
     "interpolate",
+    "linear_readout",
     "load_result",
     "project",
     "rank_units",

@@ -314,7 +314,7 @@ def _tree(points: np.ndarray) -> Any:
 
 
 def _place(tree: Any, targets: np.ndarray, queries: np.ndarray, k: int = _PLACED_BY) -> np.ndarray:
-    """Inverse-distance mean of the targets of the k nearest points; a query that hits a point gets its target."""
+    """Inverse-distance mean of the k nearest points' targets; a query that hits a point gets its target."""
     k = min(k, len(targets))
     distances, rows = tree.query(np.asarray(queries, dtype=float), k=[*range(1, k + 1)], workers=-1)
     hit = distances[:, :1] <= 1e-9

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from latentlab.analysis import interpolate
+
+
+def test_lerp_through_a_linear_generator_is_straight(linear_model, left_as_found):
+    left_as_found(linear_model)
+    a, b = np.array([1.0, 0, 0, 0]), np.array([-1.0, 1, 1, 0])
+    path = interpolate(linear_model, a, b, steps=5)
+    hops = np.diff(path.images, axis=0)
+    assert np.allclose(hops, hops[0], atol=1e-6)
+    assert path.certificate["straightness"] == pytest.approx(1.0, abs=1e-4)
+    assert np.array_equal(path.z[0], a) and np.array_equal(path.z[-1], b)
+
+
+def test_slerp_keeps_the_length_and_turns_evenly(linear_model):
+    """Fails a lerp that is called slerp: its codes shrink in the middle."""
+    a, b = np.array([3.0, 0, 0, 0]), np.array([0, 3.0, 0, 0])
+    path = interpolate(linear_model, a, b, steps=7, method="slerp")
+    assert np.allclose(np.linalg.norm(path.z, axis=1), 3.0, atol=1e-5)
+    angles = np.degrees(np.arctan2(path.z[:, 1], path.z[:, 0]))
+    assert np.allclose(angles, np.linspace(0, 90, 7), atol=1e-3)
+
+
+def test_slerp_of_equal_codes_stays_there(linear_model):
+    a = np.array([0.5, 0.5, 0, 0])
+    assert np.allclose(interpolate(linear_model, a, a, method="slerp").z, a)
+
+
+def test_categories_are_mixed_linearly(categorical_model):
+    path = interpolate(categorical_model, [1, 0, 0, 1.0], [0, 0, 1, 2.0], steps=3, method="slerp")
+    assert np.allclose(path.z[1, :3], [0.5, 0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("za", "zb", "options", "wording"),
+    [
+        ([1, 0, 0, 0], [-1, 0, 0, 0], {"method": "slerp"}, "opposite codes has no unique great circle"),
+        ([0, 0, 0, 0], [1, 0, 0, 0], {"method": "slerp"}, "away from the origin"),
+        ([1, 0, 0, 0], [1, 0, 0, 0], {"method": "geodesic"}, "one of lerp, slerp; got 'geodesic'"),
+        ([1, 0, 0, 0], [1, 0, 0, 0], {"steps": 1}, "at least 2"),
+        ([1, 0, 0], [1, 0, 0, 0], {}, "za must be codes"),
+    ],
+)
+def test_paths_that_do_not_exist_get_a_sentence(linear_model, za, zb, options, wording):
+    with pytest.raises(ValueError, match=wording):
+        interpolate(linear_model, za, zb, **options)
