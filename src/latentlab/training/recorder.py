@@ -69,6 +69,7 @@ class Recorder(pl.Callback):
     # -- Lightning's calls -------------------------------------------------------------------
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drops rows that are about to be made again and opens bar and logs."""
         experiment, step = self.training.experiment, self.training.step
         self.saved_step = step or None
         for name in (METRICS, TIMING):
@@ -92,10 +93,12 @@ class Recorder(pl.Callback):
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Saves the weights before the first step."""
         if self.training.step == 0:
             self._save(0)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        """Logs, draws and saves what is due after a step, then looks for a stop."""
         training, experiment = self.training, self.training.experiment
         step = training.step
         last = step == experiment.max_steps
@@ -113,6 +116,7 @@ class Recorder(pl.Callback):
             trainer.should_stop = True
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Closes bar and logs, also after an error."""
         if hasattr(self, "_bar"):
             self._bar.close()
         if self._tensorboard:

@@ -1,0 +1,326 @@
+"""The ``latentlab`` command: each verb imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+_RUN_HELP = 'a run: its folder, or "zoo:NAME" for one that ships with latentlab'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] == ["train"]:  # its options are the configuration's own, read by jsonargparse
+            return train(arguments[1:])
+        parsed = _parser().parse_args(arguments)
+        return parsed.verb(parsed)
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        if os.environ.get("LATENTLAB_DEBUG"):
+            raise
+        if isinstance(error, BrokenPipeError):
+            sys.stderr.close()
+            return 0
+        print(f"latentlab: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("latentlab: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    from latentlab import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="latentlab", description="Train, measure, open and explore deep generative models."
+    )
+    parser.add_argument("--version", action="version", version=f"latentlab {__version__}")
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def verb(name: str, function: Callable, text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(verb=function)
+        return sub
+
+    verb("train", None, "train a named experiment or a YAML file (see: latentlab train --help)")
+
+    sub = verb("explore", explore, "open the explorer in a browser")
+    sub.add_argument("--runs", default="runs", metavar="DIR", help="folder of your runs (default: ./runs)")
+    sub.add_argument("--port", type=int, default=8501, help="port to serve on (default: 8501)")
+    sub.add_argument("--browser", action="store_true", help="open a browser window too")
+
+    sub = verb("traverse", traverse, "draw what each latent does, as a PNG, GIF or MP4")
+    sub.add_argument("run", help=_RUN_HELP)
+    sub.add_argument("--dims", help="latents by name or number, comma-separated (default: all, by KL)")
+    sub.add_argument("--grid", metavar="X,Y", help="a 2-D grid of two latents instead of strips")
+    sub.add_argument("--swap", metavar="BLOCK", help="a swap grid: this block a column, the others a row")
+    sub.add_argument("--steps", type=int, default=9, help="images a strip (default: 9)")
+    sub.add_argument("--span", default="posterior", help='"posterior", "prior", or a number of sigmas')
+    sub.add_argument("--image", type=int, help="start from this image of the run's data set, encoded")
+    sub.add_argument("--seed", type=int, default=0, help="seed of the starting code (default: 0)")
+    sub.add_argument("--at", type=int, metavar="STEP", help="use the weights kept at this training step")
+    sub.add_argument("--out", type=Path, required=True, help="file to write: .png, .gif or .mp4")
+
+    sub = verb("project", project, "draw a map of the encoded data set")
+    sub.add_argument("run", help=_RUN_HELP)
+    sub.add_argument("--method", choices=("pca", "umap", "tsne"), default="pca")
+    sub.add_argument("--count", type=int, default=5000, help="how many images to encode (default: 5000)")
+    sub.add_argument("--colour", metavar="FACTOR", help="factor that colours the points (default: the first)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--out", type=Path, required=True, help="PNG to write")
+    sub.add_argument("--codes", type=Path, help="also save the result as FILE.npz and FILE.json")
+
+    sub = verb("models", models, "list shipped runs, your runs, experiments and model families")
+    sub.add_argument("--runs", default="runs", metavar="DIR", help="folder of your runs (default: ./runs)")
+
+    verb("datasets", datasets, "list the data sets with size, factors and source")
+    verb("doctor", doctor, "print versions, device and what is missing for which extra")
+    return parser
+
+
+# -- train ---------------------------------------------------------------------------------------
+
+
+def _train_parser():
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    from latentlab.config import Experiment, ModelConfig, ObjectiveConfig, experiment_names
+
+    set_parsing_settings(subclasses_enabled=[ModelConfig, ObjectiveConfig])
+    parser = ArgumentParser(
+        prog="latentlab train [EXPERIMENT | FILE.yaml]",
+        description="Trains an experiment. Named ones: " + ", ".join(experiment_names()) + ".",
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", action="config", help="a YAML file with any of the values below")
+    parser.add_argument("--out", type=str, help="folder of the run (default: DIR/NAME in --runs)")
+    parser.add_argument("--runs", type=str, default="runs", help="folder of your runs")
+    parser.add_argument("--resume", type=str, help="continue the run in this folder; takes no other values")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:0")
+    parser.add_argument("--smoke", action="store_true", help="a few steps only, to see that everything works")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_class_arguments(Experiment, None)
+    return parser
+
+
+def train(arguments: list[str]) -> int:
+    """``latentlab train``: configuration -> training -> model card."""
+    import dataclasses
+
+    from jsonargparse import ArgumentError
+
+    from latentlab.config import Experiment, named_experiment
+
+    claim = ""
+    parser = _train_parser()
+    if arguments and not arguments[0].startswith("-"):
+        name, arguments = arguments[0], arguments[1:]
+        if Path(name).suffix in (".yaml", ".yml", ".json"):
+            if not Path(name).is_file():
+                raise OSError(f"No file {name}.")
+            arguments = ["--config", name, *arguments]
+        else:
+            preset, claim = named_experiment(name)
+            parser.set_defaults(_defaults(preset))
+    try:
+        parsed = parser.parse_args(arguments)
+        values = parser.instantiate(parsed)
+    except ArgumentError as error:
+        raise ValueError(f"{error} (see: latentlab train --help)") from None
+    if values.resume:
+        return _finish(_resume(values), "")
+    experiment = Experiment(**{f.name: values[f.name] for f in dataclasses.fields(Experiment)})
+    if values.smoke:
+        experiment = dataclasses.replace(
+            experiment, max_steps=20, log_every=10, preview_every=10, checkpoint_every=10
+        )
+    out = Path(values.out) if values.out else _free_folder(Path(values.runs), experiment.name)
+    from latentlab.card import preview
+    from latentlab.training.fit import fit
+
+    run = fit(experiment, out, device=values.device, preview=preview, progress=not values.quiet)
+    return _finish(run, claim)
+
+
+def _resume(values):
+    from latentlab.card import preview
+    from latentlab.training.fit import resume
+
+    return resume(values.resume, device=values.device, preview=preview, progress=not values.quiet)
+
+
+def _finish(run, claim: str) -> int:
+    if run.stopped_by:
+        print(f"Stopped by {run.stopped_by}. Continue with: latentlab train --resume {run.path}")
+        return 130 if run.stopped_by == "Ctrl-C" else 0
+    from latentlab.card import write_card
+
+    write_card(run, claim)
+    metrics = run.metrics()
+    figures = ", ".join(f"{k} {metrics[k][-1]:.2f}" for k in ("reconstruction", "kl") if k in metrics)
+    print(
+        f"Trained {run.path}: {figures} nats per image, {int(metrics['active_dimensions'][-1])} latents active."
+    )
+    print(f"Card: {run.path / 'README.md'}. Explore it with: latentlab explore --runs {run.path.parent}")
+    return 0
+
+
+def _defaults(experiment) -> dict:
+    """An experiment as jsonargparse takes defaults: flat keys, classes by path."""
+    import dataclasses
+
+    found = {}
+    for field in dataclasses.fields(experiment):
+        value = getattr(experiment, field.name)
+        if field.name in ("model", "objective"):
+            found[field.name] = {
+                "class_path": f"{type(value).__module__}.{type(value).__qualname__}",
+                "init_args": dataclasses.asdict(value),
+            }
+        elif dataclasses.is_dataclass(value):
+            found.update({f"{field.name}.{k}": v for k, v in dataclasses.asdict(value).items()})
+        else:
+            found[field.name] = value
+    return found
+
+
+def _free_folder(runs: Path, name: str) -> Path:
+    folder, number = runs / name, 1
+    while folder.exists():
+        number += 1
+        folder = runs / f"{name}-{number}"
+    return folder
+
+
+# -- look ----------------------------------------------------------------------------------------
+
+
+def explore(options: argparse.Namespace) -> int:
+    """``latentlab explore``: the Streamlit explorer on a port of this machine."""
+    from latentlab.app.server import serve
+
+    serve(port=options.port, runs_dir=options.runs, headless=not options.browser)
+    return 0
+
+
+def _encode(run, count: int, seed: int = 0):
+    from latentlab.analysis import encode_dataset
+
+    return encode_dataset(run.model, run.dataset(), count, seed=seed)
+
+
+def traverse(options: argparse.Namespace) -> int:
+    """``latentlab traverse``: strips, a 2-D grid or a swap grid as a picture."""
+    from latentlab import analysis, viz
+    from latentlab.models.contract import is_inference_model
+    from latentlab.runs import Run
+
+    if sum(bool(o) for o in (options.dims, options.grid, options.swap)) > 1:
+        raise ValueError("Choose one of --dims, --grid and --swap.")
+    run = Run.open(options.run)
+    run = run if options.at is None else run.at(options.at)
+    model = run.model
+    z = None
+    encoding = _encode(run, 2000) if is_inference_model(model) else None
+    span = options.span if options.span in ("posterior", "prior") else _number("--span", options.span)
+    if span == "posterior" and encoding is None:
+        span = "prior"
+    if options.image is not None:
+        z = analysis.encode_images(model, run.dataset().images([options.image]))[0]
+    keywords = {"span": span, "encoding": encoding, "seed": options.seed, "steps": options.steps}
+    if options.swap:
+        result = analysis.swap_grid(model, block=tuple(options.swap.split(",")), seed=options.seed)
+    elif options.grid:
+        pair = tuple(options.grid.split(","))
+        if len(pair) != 2:
+            raise ValueError(f"--grid takes two latents, such as z0,z3; got {options.grid!r}.")
+        result = analysis.traverse_grid(model, z, pair, **keywords)
+    else:
+        dims = options.dims.split(",") if options.dims else None
+        result = analysis.traverse(model, z, dims, **keywords)
+    return _save(viz.show(result), options.out)
+
+
+def project(options: argparse.Namespace) -> int:
+    """``latentlab project``: a map of the encoded data as a PNG."""
+    from latentlab import analysis, viz
+    from latentlab.runs import Run
+
+    run = Run.open(options.run)
+    result = analysis.project(_encode(run, options.count, options.seed), options.method, seed=options.seed)
+    colour = options.colour or (result.factor_names[0] if result.factor_names else None)
+    if options.codes:
+        result.save(options.codes)
+    return _save(viz.show(result, colour=colour), options.out)
+
+
+def _save(picture, path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    print(f"{path}: {picture.caption}")
+    return 0
+
+
+def _number(option: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'{option} takes "posterior", "prior" or a number; got {text!r}.') from None
+
+
+# -- list ----------------------------------------------------------------------------------------
+
+
+def models(options: argparse.Namespace) -> int:
+    """``latentlab models``: what can be opened and what can be trained."""
+    from latentlab.config import MODELS, OBJECTIVES, experiment_names, named_experiment
+    from latentlab.runs import Workspace, zoo_runs
+
+    for title, runs in (
+        ("Shipped runs", zoo_runs()),
+        (f"Runs in {options.runs}", Workspace(options.runs).runs()),
+    ):
+        print(f"{title}:" if runs else f"{title}: none")
+        for run in runs:
+            what = (
+                run.error
+                or f"{run.experiment.model.family}, {run.experiment.objective!r}, {run.experiment.data.name}"
+            )
+            print(f"  {run.name:28} {what}")
+    print("Experiments (latentlab train NAME):")
+    for name in experiment_names():
+        claim = named_experiment(name)[1].splitlines()[0].split(": ", 1)[-1]
+        print(f"  {name:28} {claim}")
+    print(f"Model families: {', '.join(MODELS)}. Objectives: {', '.join(OBJECTIVES)}.")
+    return 0
+
+
+def datasets(options: argparse.Namespace) -> int:
+    """``latentlab datasets``: every data set that can be opened by name."""
+    from latentlab.data import list_datasets
+
+    for entry in list_datasets():
+        size = f"{entry.size:,} images" if entry.size else "your images"
+        shape = " x ".join(map(str, entry.image_shape)) if entry.image_shape else ""
+        print(f"{entry.name:14} {', '.join(filter(None, (size, shape)))}")
+        if entry.factors:
+            print(f"{'':14} factors: {', '.join(entry.factors)}")
+        print(f"{'':14} {entry.source}")
+        print(f"{'':14} {'available' if entry.available else 'not here'}: {entry.how}")
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """``latentlab doctor``: what this machine has."""
+    from latentlab.doctor import report
+
+    print(report())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

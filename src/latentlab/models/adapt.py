@@ -1,0 +1,346 @@
+"""Any nn.Module as a network of named stages: the only place that uses hooks.
+
+Submodules become stages under their dotted names, in the order in which a forward pass reaches them. The hooks
+are set for one call, under one lock, and taken off again whatever happens; modes, buffers and gradients' flags
+are left as they were found.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+from torch.distributions import Normal as NormalDistribution
+
+from latentlab.latents import Block, LatentSpace, Posterior
+from latentlab.models.edits import Edit
+from latentlab.models.staged import StageInfo
+
+# Two adapted networks may share submodules, so one lock serves them all.
+_LOCK = threading.RLock()
+
+
+class _Reached(BaseException):
+    """Ends a forward pass early; no module's ``except Exception`` swallows it."""
+
+
+class AdaptedNetwork(nn.Module):
+    """A foreign module with the interface of a StagedNetwork. Make one with ``adapt``."""
+
+    def __init__(self, module: nn.Module, example: Tensor, name: str) -> None:
+        super().__init__()
+        self.module = module
+        self.name = name
+        self._calls: dict[str, int] = {}
+        with self._hooked(lambda stage, module, state: None, count=self._calls):
+            module(example)
+        if not self._calls:
+            raise ValueError(f"No submodule of {type(module).__name__} gave a tensor in a forward pass.")
+        repeated = {path for path, calls in self._calls.items() if calls > 1}
+        seen: list[str] = []
+
+        def order(stage: str, module: nn.Module, state: Tensor) -> None:
+            seen.append(stage)
+
+        with self._hooked(order):
+            module(example)
+        self.names: tuple[str, ...] = tuple(seen)
+        self.repeated = frozenset(repeated)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The stages' names within the model, such as "generator.layer1.0.conv1"."""
+        return tuple(f"{self.name}.{stage}" for stage in self.names)
+
+    def stage_name(self, address: str) -> str:
+        """A stage's own name, from it or from its address.
+
+        Raises:
+            ValueError: if there is no such stage; the message lists the valid ones.
+        """
+        prefix = self.name + "."
+        stage = address[len(prefix) :] if address.startswith(prefix) else address
+        if stage not in self.names:
+            raise ValueError(
+                f"No stage {address!r} in network {self.name!r}; it has {', '.join(self.addresses)}."
+            )
+        return stage
+
+    def forward(self, h):
+        """Runs the module on ``h``; equal to ``run(h)``."""
+        return self.run(h)
+
+    def run(self, h, edits: Iterable[Edit] = (), start: str | None = None, stop: str | None = None):
+        """Runs the module with edits.
+
+        Args:
+            h: the module's input (batch, …).
+            edits: edits of any network; those of other networks are passed over.
+            start: not available here, since a foreign forward can't be entered half-way.
+            stop: return the state after this stage instead of the output.
+
+        Raises:
+            ValueError: on unknown stages or units, or with ``start``.
+        """
+        if start is not None:
+            raise ValueError("An adapted network can't be resumed half-way; run it from its input.")
+        if stop is not None:
+            stage = self.stage_name(stop)
+            return self._run(h, edits, {stage}, stage)[1][stage]
+        return self._run(h, edits, set(), None)[0]
+
+    def activations(
+        self, h, names: Iterable[str] | None = None, edits: Iterable[Edit] = ()
+    ) -> dict[str, Tensor]:
+        """The states of the named stages (all by default), after the edits, {stage: (batch, units, …)}."""
+        wanted = set(self.names if names is None else (self.stage_name(n) for n in names))
+        states = self._run(h, edits, wanted, None)[1]
+        return {name: states[name] for name in self.names if name in wanted}
+
+    def describe(self, h) -> list[StageInfo]:
+        """What each stage is, with the shape of its state for the input ``h``."""
+        states = {}
+        with torch.no_grad():
+            states = self._run(h, (), set(self.names), None)[1]
+        modules = dict(self.module.named_modules())
+        described = []
+        for name in self.names:
+            module = modules[name.split("@")[0]]
+            described.append(
+                StageInfo(
+                    name=name,
+                    address=f"{self.name}.{name}",
+                    kind=type(module).__name__,
+                    shape=tuple(states[name].shape[1:]),
+                    parameters=sum(p.numel() for p in module.parameters()),
+                    inputs=(),
+                )
+            )
+        return described
+
+    def _run(self, h, edits: Iterable[Edit], wanted: set[str], stop: str | None):
+        mine: dict[str, list[Edit]] = {}
+        for edit in edits:
+            if edit.network == self.name:
+                mine.setdefault(self.stage_name(edit.stage), []).append(edit)
+        sources = {(stage, e.source) for stage, es in mine.items() for e in es if e.operation == "replace"}
+        others: dict[tuple, Tensor] = {}
+        for stage, source in sources:
+            if len(source) != h[0].numel():
+                raise ValueError(
+                    f"The source of an edit in {self.name!r} needs {h[0].numel()} numbers; got {len(source)}."
+                )
+            sample = torch.tensor(source, dtype=h.dtype, device=h.device).view(1, *h.shape[1:])
+            others[stage, source] = self._run(sample, (), {stage}, stage)[1][stage]
+        states: dict[str, Tensor] = {}
+
+        def visit(stage: str, module: nn.Module, state: Tensor) -> Tensor | None:
+            edited = state
+            for edit in mine.get(stage, ()):
+                edited = edit.apply(edited, others.get((stage, edit.source)))
+            if stage in wanted:
+                # A later in-place layer would write into what was handed out.
+                states[stage] = edited.clone()
+            if stage == stop:
+                raise _Reached
+            return None if edited is state else edited
+
+        with self._hooked(visit):
+            try:
+                output = self.module(h)
+            except _Reached:
+                output = None
+        return output, states
+
+    @contextmanager
+    def _hooked(self, visit: Callable, count: dict[str, int] | None = None) -> Iterator[None]:
+        """Calls ``visit(stage, module, state)`` after every submodule that gives a tensor, in eval mode."""
+        with _LOCK:
+            modes = {m: m.training for m in self.module.modules()}
+            handles = []
+            calls: dict[str, int] = {}
+
+            def hook_for(path: str):
+                def hook(module: nn.Module, inputs: object, output: object):
+                    if not isinstance(output, Tensor) or output.ndim < 2:
+                        return None
+                    calls[path] = calls.get(path, 0) + 1
+                    if count is not None:
+                        count[path] = calls[path]
+                    stage = (
+                        f"{path}@{calls[path]}" if self._calls.get(path, 0) > 1 and count is None else path
+                    )
+                    return visit(stage, module, output)
+
+                return hook
+
+            try:
+                self.module.eval()
+                for path, submodule in self.module.named_modules():
+                    if path:
+                        handles.append(submodule.register_forward_hook(hook_for(path)))
+                yield
+            finally:
+                for handle in handles:
+                    handle.remove()
+                for module, mode in modes.items():
+                    module.training = mode
+
+
+def adapt(module: nn.Module, example: Tensor, name: str = "network") -> AdaptedNetwork:
+    """Gives any module the interface of a StagedNetwork: stages, activations, edits.
+
+    A submodule that a forward pass calls several times has one stage a call: "relu@1", "relu@2".
+
+    Args:
+        module: a module whose submodules shall be the stages; its own outputs may be anything.
+        example: an input of it, (batch, …), used once to find the stages.
+        name: what edits call the network.
+
+    Returns:
+        The network; the module is shared, not copied, and left as it was.
+
+    Raises:
+        ValueError: if no submodule gives a tensor.
+    """
+    with torch.no_grad():
+        return AdaptedNetwork(module, example, name)
+
+
+class AdaptedModel(nn.Module):
+    """A foreign decoder, and encoder if there is one, as a generative model. Make one with ``adapt_model``."""
+
+    def __init__(
+        self,
+        generator: AdaptedNetwork,
+        encoder: AdaptedNetwork | None,
+        latent_space: LatentSpace,
+        image_shape: tuple[int, int, int],
+        to_image: Callable[[Tensor], Tensor],
+        to_posterior: Callable[[object], tuple[Tensor, Tensor]],
+        scale: float,
+    ) -> None:
+        super().__init__()
+        self.generator, self.encoder = generator, encoder
+        self.latent_space, self.image_shape = latent_space, image_shape
+        self._to_image, self._to_posterior, self._scale = to_image, to_posterior, scale
+
+    @property
+    def spaces(self) -> dict[str, LatentSpace]:
+        """The one space of the model."""
+        return {self.latent_space.name: self.latent_space}
+
+    @property
+    def networks(self) -> dict[str, AdaptedNetwork]:
+        """The networks that can be opened."""
+        found = {"generator": self.generator, "encoder": self.encoder}
+        return {name: network for name, network in found.items() if network is not None}
+
+    def map(self, z: Tensor, source: str, target: str) -> Tensor:
+        """Codes stay as they are: there is one space."""
+        for name in (source, target):
+            if name not in self.spaces:
+                raise ValueError(f"No space {name!r} in this model; it has {', '.join(self.spaces)}.")
+        return z
+
+    def decode(self, z: Tensor, edits: Iterable[Edit] = ()) -> Tensor:
+        """Images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""
+        self.latent_space.check(z)
+        images = self._to_image(self.generator.run(z, edits))
+        return images.reshape(len(z), *self.image_shape).clamp(0.0, 1.0)
+
+    def likelihood(self, z: Tensor, edits: Iterable[Edit] = ()) -> Distribution:
+        """N(decode(z), scale^2): a foreign module does not tell its own likelihood."""
+        return Independent(NormalDistribution(self.decode(z, edits), self._scale, validate_args=False), 3)
+
+    def encode(self, x: Tensor, edits: Iterable[Edit] = ()) -> Posterior:
+        """q(z | x) of images (batch, channels, height, width).
+
+        Raises:
+            ValueError: if the model was adapted without an encoder.
+        """
+        if self.encoder is None:
+            raise ValueError("This model was adapted without an encoder, so it can't encode images.")
+        mean, log_var = self._to_posterior(self.encoder.run(x, edits))
+        std = (0.5 * log_var.clamp(-20.0, 20.0)).exp()
+        space = self.latent_space
+        parts = {
+            b.name: NormalDistribution(
+                mean[:, space.slice(b.name)], std[:, space.slice(b.name)], validate_args=False
+            )
+            for b in space.blocks
+        }
+        return Posterior(space, parts)
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        """Images of ``n`` codes from the prior."""
+        device = next(self.parameters()).device
+        return self.decode(self.latent_space.sample(n, seed, device))
+
+
+def _halves(output: object) -> tuple[Tensor, Tensor]:
+    if isinstance(output, (tuple, list)) and len(output) == 2:
+        return output[0], output[1]
+    if isinstance(output, Tensor):
+        return output.chunk(2, dim=1)
+    raise TypeError(
+        "Expected the encoder to give (mean, log_var) or one tensor with the two side by side; got "
+        f"{type(output).__name__}. Pass to_posterior to read it."
+    )
+
+
+_TO_IMAGE: dict[str, Callable[[Tensor], Tensor]] = {
+    "unit": lambda y: y,
+    "logits": torch.sigmoid,
+    "signed": lambda y: (y + 1.0) / 2.0,
+}
+
+
+def adapt_model(
+    decoder: nn.Module,
+    *,
+    latents: int | LatentSpace,
+    image_shape: tuple[int, int, int],
+    encoder: nn.Module | None = None,
+    outputs: str | Callable[[Tensor], Tensor] = "unit",
+    to_posterior: Callable[[object], tuple[Tensor, Tensor]] = _halves,
+    scale: float = 0.1,
+) -> AdaptedModel:
+    """Makes a generative model of a foreign decoder, and of its encoder if there is one.
+
+    Args:
+        decoder: codes (batch, dim) to images, flat or (batch, channels, height, width).
+        latents: number of coordinates, or a latent space.
+        image_shape: (channels, height, width).
+        encoder: images to (mean, log_var), or to one tensor with the two side by side.
+        outputs: the range of the decoder's outputs: "unit" for [0, 1], "logits", "signed" for [-1, 1], or a
+            function to [0, 1].
+        to_posterior: reads (mean, log_var), each (batch, dim), off the encoder's output.
+        scale: standard deviation of the likelihood that is put around a decoded image.
+
+    Raises:
+        ValueError: on an unknown range, or a decoder whose output is no image of that shape.
+    """
+    space = latents if isinstance(latents, LatentSpace) else LatentSpace([Block("z", latents)])
+    if isinstance(outputs, str) and outputs not in _TO_IMAGE:
+        raise ValueError(f"outputs must be one of {', '.join(_TO_IMAGE)} or a function; got {outputs!r}.")
+    to_image = _TO_IMAGE[outputs] if isinstance(outputs, str) else outputs
+    device = next((p.device for p in decoder.parameters()), torch.device("cpu"))
+    codes = space.sample(1, 0, device)
+    images = torch.zeros(1, *image_shape, device=device)
+    generator = adapt(decoder, codes, "generator")
+    own = adapt(encoder, images, "encoder") if encoder is not None else None
+    model = AdaptedModel(generator, own, space, tuple(image_shape), to_image, to_posterior, scale)
+    with torch.no_grad():
+        made = to_image(generator.run(codes))
+        if made.numel() != images.numel():
+            raise ValueError(
+                f"Expected the decoder to give images {tuple(image_shape)}; got {tuple(made.shape[1:])}."
+            )
+        if own is not None and model.encode(images).mean.shape[1] != space.dim:
+            raise ValueError(f"Expected the encoder to give {space.dim} means and log-variances.")
+    return model
