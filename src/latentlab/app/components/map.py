@@ -1,0 +1,151 @@
+"""Map: many points in the plane, to pan, zoom, pick and lasso; drawn in the browser from one packed buffer."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from latentlab.app import engine
+from latentlab.app.components.mount import base_path, nothing, register, saved
+
+_component = register("map")
+MISSING = 0xFFFF
+
+
+@dataclass(frozen=True, eq=False)
+class Colour:
+    """What points are coloured by.
+
+    Args:
+        values: one number a point (n,); integers when ``names`` are given. NaN (or -1 with names) is grey.
+        title: what it is, such as "shape".
+        names: the categories' names; None for a continuous scale.
+    """
+
+    values: np.ndarray
+    title: str = ""
+    names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class MapState:
+    """What a person picked: a point, or an empty position in data coordinates; and the last lasso.
+
+    Attributes:
+        point: index of the point clicked, or None.
+        position: (x, y) clicked where no point was, or None.
+        polygon: corners of the lasso in data coordinates, or None.
+        serial: counts picks, so that a page can tell a new one from an old one.
+    """
+
+    point: int | None = None
+    position: tuple[float, float] | None = None
+    polygon: tuple[tuple[float, float], ...] | None = None
+    serial: int = 0
+
+
+def pack_points(xy: np.ndarray, colour: Colour | None = None) -> bytes:
+    """Points and their colour as one buffer: header length (u32), header (JSON), xy (float32), colour (uint16).
+
+    Args:
+        xy: (n, 2) coordinates.
+        colour: categories as they are, continuous values in 65,535 steps from ``low`` to ``high``.
+
+    Raises:
+        ValueError: if shapes do not fit, coordinates are not finite or there are too many categories.
+    """
+    xy = np.ascontiguousarray(np.asarray(xy, "<f4"))
+    if xy.ndim != 2 or xy.shape[1] != 2:
+        raise ValueError(f"A map needs coordinates (n, 2); got {xy.shape}.")
+    if not np.isfinite(xy).all():
+        raise ValueError("A map needs finite coordinates; some are NaN or infinite.")
+    header: dict = {"n": len(xy), "colour": None}
+    body = xy.tobytes()
+    if colour is not None:
+        values = np.asarray(colour.values, np.float64)
+        if values.shape != (len(xy),):
+            raise ValueError(f"Colour needs one value a point, ({len(xy)},); got {values.shape}.")
+        known = np.isfinite(values)
+        codes = np.full(len(xy), MISSING, "<u2")
+        header["colour"] = {"title": colour.title}
+        if colour.names is not None:
+            known &= values >= 0
+            if len(colour.names) >= MISSING or (known.any() and values[known].max() >= len(colour.names)):
+                raise ValueError(
+                    f"Categories run from 0 to {len(colour.names) - 1}; got {values[known].max():g}."
+                )
+            codes[known] = values[known].astype(np.uint16)
+            header["colour"]["names"] = [str(name) for name in colour.names]
+        else:
+            low, high = (
+                (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 1.0)
+            )
+            span = high - low or 1.0
+            codes[known] = ((values[known] - low) / span * (MISSING - 1)).round().astype(np.uint16)
+            header["colour"] |= {"low": low, "high": high}
+        body += codes.tobytes()
+    text = json.dumps(header).encode()
+    text += b" " * (-(len(text) + 4) % 4)  # the browser reads the floats in place, which must be aligned
+    return struct.pack("<I", len(text)) + text + body
+
+
+def latent_map(
+    xy: np.ndarray,
+    *,
+    key: str,
+    colour: Colour | None = None,
+    marker: Sequence[float] | None = None,
+    revision: str | int = 0,
+    height: int = 520,
+    on_pick: Callable[[], None] | None = None,
+    on_lasso: Callable[[], None] | None = None,
+    hover: Sequence[str] | None = None,
+    marker_label: str = "current",
+) -> MapState:
+    """Draws the map.
+
+    Args:
+        xy: (n, 2) coordinates, finite.
+        key: Streamlit's key, unique on the page.
+        colour: what to colour by.
+        marker: (x, y) of the current latent.
+        revision: change it to return to the view of all points.
+        height: of the map in CSS pixels.
+        on_pick: runs before the script after a click.
+        on_lasso: runs before the script after a lasso.
+        hover: a line of text a point for the tooltip.
+        marker_label: what the marker is called.
+
+    Returns:
+        The last pick and the last lasso.
+    """
+    data = pack_points(xy, colour)
+    token = engine.publish(f"map:{key}", data)
+    _component(
+        key=key,
+        data={
+            "token": token,
+            "points": None if token else engine.to_text(data),
+            "base": base_path(),
+            "marker": None if marker is None else [float(v) for v in marker],
+            "marker_label": marker_label,
+            "hover": None if hover is None else [str(text) for text in hover],
+            "revision": str(revision),
+            "height": height,
+        },
+        on_pick_change=on_pick or nothing,
+        on_polygon_change=on_lasso or nothing,
+        on_expired_change=nothing,
+    )
+    pick, lasso = saved(key, "pick") or {}, saved(key, "polygon") or {}
+    point, position, polygon = pick.get("point"), pick.get("position"), lasso.get("points")
+    return MapState(
+        point=None if point is None or not 0 <= int(point) < len(xy) else int(point),
+        position=None if position is None else (float(position[0]), float(position[1])),
+        polygon=None if not polygon else tuple((float(x), float(y)) for x, y in polygon),
+        serial=int(pick.get("serial", 0)),
+    )

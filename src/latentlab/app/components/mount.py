@@ -1,0 +1,51 @@
+"""Registers a component's JavaScript and CSS with Streamlit, inline, so that an installed wheel needs no manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from latentlab.app import engine
+
+
+def register(name: str) -> Callable[..., Any]:
+    """Registers the component ``name`` (its .js on top of core.js, core.css) and returns its mounting command."""
+    folder = files(__package__)
+    script = "\n".join(
+        folder.joinpath(f"{part}.js").read_text("utf-8") for part in ("core", name, "streamlit")
+    )
+    css = folder.joinpath("core.css").read_text("utf-8")
+    return st.components.v2.component(
+        f"latentlab.{name}",
+        html=f'<div class="ll" data-testid="ll-{name}"></div>',
+        css=css,
+        js=script.replace("LATENTLAB_COMPONENT", name),
+    )
+
+
+def saved(key: str, name: str) -> dict[str, Any] | None:
+    """The value ``name`` of a component's state as the browser last sent it, or None."""
+    state = st.session_state.get(key)
+    value = state.get(name) if isinstance(state, Mapping) else None
+    return dict(value) if isinstance(value, Mapping) else None
+
+
+def base_path() -> str:
+    """The path that the server lives under, without slashes at its ends."""
+    return str(st.get_option("server.baseUrlPath") or "").strip("/")
+
+
+def image_data(image: np.ndarray | None) -> dict[str, Any] | None:
+    """An image (channels, height, width) in [0, 1] as a part that travels in a component's data."""
+    if image is None:
+        return None
+    part = engine.pack_image(np.asarray(image))
+    return {**part, "data": engine.to_text(part["data"])}
+
+
+def nothing() -> None:
+    """Stands in for a callback: Streamlit only keeps state that has one."""

@@ -1,0 +1,344 @@
+// Traverse: sliders over a code and the picture it decodes to.
+LL.views.traverse = class {
+  constructor(root, host) {
+    this.root = root;
+    this.host = host;
+    this.history = new LL.History();
+    this.slots = { A: null, B: null };
+    this.revision = null;
+    this.frames = 0;
+    this.commit = LL.debounce(120, () => this.send());
+    this.build();
+    this.adopt(host.data);
+    this.seat = new LL.Seat(host, {
+      // Without a live engine the first picture already came with the data.
+      ready: () => { if (this.seat.engine.kind !== "rerun" || !this.host.data.image) this.draw(); },
+      frame: (parts, info) => this.frame(parts, info),
+      live: () => this.send(),
+      status: (kind) => { this.status.kind(kind); this.metricsEngine = kind; },
+      error: (sentence) => this.status.error(sentence),
+    });
+    this.arrived(host.data);
+    this.unkey = LL.keys(root, (event) => this.key(event));
+    this.sizes = new ResizeObserver(() => this.resize());
+    this.sizes.observe(this.pictures);
+  }
+
+  // ---- layout ----
+  build() {
+    const { el, button } = LL;
+    this.canvas = el("canvas", { class: "ll-main ll-picture", role: "img", "aria-label": "decoded image" });
+    this.sourceCanvas = el("canvas", { class: "ll-source ll-picture", role: "img", "aria-label": "input image" });
+    this.sourceCaption = el("figcaption");
+    this.sourceBox = el("figure", { class: "ll-figure" }, this.sourceCanvas, this.sourceCaption);
+    this.pictures = el("div", { class: "ll-pictures" },
+      el("figure", { class: "ll-figure" }, this.canvas, this.mainCaption = el("figcaption", {}, "Decoded")), this.sourceBox);
+    this.status = LL.statusLine();
+    this.seed = el("input", { type: "text", inputmode: "numeric", class: "ll-seed", "aria-label": "seed of the dice",
+      title: "Seed of the dice: the same seed gives the same code", onchange: () => this.roll(0) });
+    this.undoButton = button("undo", "", "Undo (Z)", () => this.undo());
+    this.redoButton = button("redo", "", "Redo (Shift+Z)", () => this.redo());
+    this.slotButtons = {};
+    const slots = ["A", "B"].map((name) => (this.slotButtons[name] = button(null, name,
+      `Slot ${name}: click keeps the current code, click again returns to it, Shift+click keeps anew`,
+      (event) => this.slot(name, event.shiftKey), { class: "ll-button ll-slot", "aria-pressed": "false" })));
+    this.mix = el("input", { type: "range", class: "ll-range ll-mix", min: 0, max: 1, step: 0.01, value: 0, disabled: true,
+      "aria-label": "blend from slot A to slot B", title: "Blend from A to B", oninput: () => this.blend(),
+      onchange: () => this.settle() });
+    this.toolbar = el("div", { class: "ll-toolbar", role: "toolbar", "aria-label": "code" },
+      el("span", { class: "ll-joined" }, button("dice", "Randomise", "Draw a new code, locked sliders stay (R)", () => this.roll(1)),
+        this.seed),
+      button("reset", "Reset", "Return all unlocked sliders to their ticks", () => this.reset()),
+      el("span", { class: "ll-joined" }, this.undoButton, this.redoButton),
+      el("span", { class: "ll-joined ll-ab" }, slots[0], this.mix, slots[1]));
+    this.list = el("div", { class: "ll-sliders" });
+    this.root.replaceChildren(el("div", { class: "ll-traverse" },
+      el("div", { class: "ll-left" }, this.pictures, this.status.node),
+      el("div", { class: "ll-right" }, this.toolbar, this.list)));
+  }
+
+  buildSliders(axes) {
+    const { el } = LL;
+    this.rows = new Map();
+    const most = Math.max(1e-9, ...axes.map((axis) => axis.kl ?? 0));
+    const groups = new Set(axes.map((axis) => axis.group).filter(Boolean));
+    const active = axes.filter((axis) => !axis.inactive), idle = axes.filter((axis) => axis.inactive);
+    const nodes = [];
+    let group = null;
+    for (const axis of active) {
+      if (groups.size > 1 && axis.group !== group) {
+        group = axis.group;
+        nodes.push(el("div", { class: "ll-group" }, group));
+      }
+      nodes.push(this.buildRow(axis, most));
+    }
+    if (!active.length) nodes.push(el("p", { class: "ll-empty" }, "No latent of this model carries information yet."));
+    if (idle.length) {
+      nodes.push(el("details", { class: "ll-idle", open: !active.length },
+        el("summary", { title: "The encoder ignores these: their KL divergence is near zero" }, `Inactive (${idle.length})`),
+        ...idle.map((axis) => this.buildRow(axis, most))));
+    }
+    this.list.replaceChildren(...nodes);
+  }
+
+  buildRow(axis, most) {
+    const { el, icon, format } = LL;
+    const span = axis.high - axis.low, step = span / 200;
+    const label = axis.meaning ? `${axis.meaning} (${axis.name})` : axis.name;
+    const range = el("input", { type: "range", class: "ll-range ll-slider", "data-index": axis.index, min: axis.low,
+      max: axis.high, step: "any", "aria-label": label });
+    const value = el("input", { type: "text", class: "ll-value", inputmode: "decimal", "aria-label": `value of ${label}` });
+    const lock = el("button", { type: "button", class: "ll-lock", "aria-pressed": "false", "aria-label": `lock ${label}`,
+      title: "Lock: dice and reset leave it alone" }, icon("unlock"));
+    const at = LL.clamp((axis.default - axis.low) / span, 0, 1);
+    const track = el("span", { class: "ll-track", style: `--tick:${at}` }, range);
+    const share = axis.kl == null ? null : LL.clamp(axis.kl / most, 0, 1);
+    const hint = axis.help || (axis.kl == null ? "" : `KL divergence ${format(axis.kl)} nats an image`);
+    const row = el("div", { class: "ll-row", title: hint || null }, lock,
+      el("span", { class: "ll-name" }, el("span", { class: "ll-label" }, axis.meaning || axis.name),
+        axis.meaning ? el("span", { class: "ll-sub" }, axis.name) : null),
+      el("span", { class: "ll-kl", "aria-hidden": "true" }, share == null ? null : el("i", { style: `width:${(share * 100).toFixed(1)}%` })),
+      track, value);
+    const entry = { axis, range, value, lock, track, row, step };
+    range.addEventListener("input", () => this.move(axis.index, Number(range.value)));
+    range.addEventListener("change", () => this.settle());
+    range.addEventListener("dblclick", () => { this.move(axis.index, axis.default); this.settle(); });
+    range.addEventListener("keydown", (event) => {
+      const direction = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }[event.key];
+      if (direction) {
+        const by = direction * step * (event.shiftKey ? 10 : 1);
+        this.move(axis.index, LL.clamp(this.z[axis.index] + by, axis.low, axis.high));
+      } else if (event.key === "Home") this.move(axis.index, axis.low);
+      else if (event.key === "End") this.move(axis.index, axis.high);
+      else return;
+      event.preventDefault();
+      this.settleSoon();
+    });
+    value.addEventListener("change", () => {
+      const typed = Number(value.value.replace("−", "-").replace(",", "."));
+      if (value.value.trim() !== "" && Number.isFinite(typed)) this.move(axis.index, typed);
+      else this.show(axis.index);
+      this.settle();
+    });
+    value.addEventListener("focus", () => value.select());
+    lock.addEventListener("click", () => {
+      if (this.locks.has(axis.index)) this.locks.delete(axis.index);
+      else this.locks.add(axis.index);
+      this.showLock(axis.index);
+      this.commit();
+    });
+    this.rows.set(axis.index, entry);
+    return row;
+  }
+
+  // ---- state ----
+  adopt(data) {
+    const shape = JSON.stringify(data.axes);
+    if (shape !== this.shape) {
+      this.shape = shape;
+      this.axes = data.axes;
+      this.buildSliders(data.axes);
+      if (this.z && this.revision === data.revision && this.z.length === data.z.length) this.showAll();
+    }
+    if (this.revision !== data.revision || !this.z || this.z.length !== data.z.length) {
+      const old = this.z;
+      if (old && old.length === data.z.length) this.history.push(Float32Array.from(this.settled));
+      this.revision = data.revision;
+      this.z = Float32Array.from(data.z);
+      this.settled = Float32Array.from(data.z);
+      this.locks = new Set(data.locks);
+      this.seedValue = data.seed;
+      this.seed.value = String(data.seed);
+      this.showAll();
+      if (old && this.seat) this.draw();
+    }
+    const [, h, w] = data.image_shape;
+    this.shapeHW = [h, w];
+    if (!this.canvas.dataset.drawn) { this.canvas.width = w; this.canvas.height = h; }
+    this.sourceBox.hidden = !data.source;
+    this.mainCaption.hidden = !data.source;
+    this.root.firstChild.classList.toggle("ll-two", Boolean(data.source));
+    if (data.source) {
+      this.sourceCaption.textContent = data.source_label;
+      LL.pixels(LL.revive(data.source)).then((image) => LL.paint(this.sourceCanvas, image));
+    }
+    this.resize();
+  }
+
+  update(host) {
+    this.host = host;
+    this.adopt(host.data);
+    this.seat.update(host);
+    this.arrived(host.data);
+  }
+
+  // A picture that Python drew: the first one, and all of them in the rerun engine.
+  arrived(data) {
+    if (!data.image || (this.seat.engine.kind !== "rerun" && this.canvas.dataset.drawn)) return;
+    const engine = this.seat.engine;
+    LL.pixels(LL.revive(data.image)).then((image) => {
+      LL.paint(this.canvas, image);
+      if (engine.kind !== "rerun") return;
+      const latency = engine.arrived();
+      LL.record("traverse", "rerun", latency, data.drawn);
+      this.status.frame(latency);
+    });
+  }
+
+  snapshot() {
+    return { z: Array.from(this.z), locks: [...this.locks].sort((a, b) => a - b), revision: this.revision,
+      engine: this.seat.engine.kind, seed: this.seedValue };
+  }
+
+  send() {
+    const state = this.snapshot(), text = JSON.stringify(state);
+    if (text === this.sent) return;
+    this.sent = text;
+    this.host.send("state", state);
+  }
+
+  draw() {
+    this.seat?.engine.draw({ z: Float32Array.from(this.z), flags: LL.WANT_IMAGE });
+  }
+
+  async frame(parts, info) {
+    if (!parts.image) return;
+    LL.paint(this.canvas, await LL.pixels(parts.image));
+    const latency = info.latency();
+    LL.record("traverse", this.seat.engine.kind, latency, info.request?.z);
+    this.status.frame(latency);
+  }
+
+  move(index, value) {
+    this.z[index] = value;
+    this.show(index);
+    this.draw();
+  }
+
+  // A gesture has ended: one step of history, and Python hears of it.
+  settle() {
+    clearTimeout(this.soon);
+    if (this.z.some((v, i) => v !== this.settled[i])) {
+      this.history.push(Float32Array.from(this.settled));
+      this.settled = Float32Array.from(this.z);
+    }
+    this.showHistory();
+    this.commit();
+  }
+
+  settleSoon() {
+    clearTimeout(this.soon);
+    this.soon = setTimeout(() => this.settle(), 350);
+  }
+
+  jump(z, remember = true) {
+    this.z = Float32Array.from(z);
+    this.showAll();
+    this.draw();
+    if (remember) this.settle();
+    else { this.settled = Float32Array.from(z); this.showHistory(); this.commit(); }
+  }
+
+  undo() {
+    this.settle();
+    const z = this.history.undo(Float32Array.from(this.z));
+    if (z) this.jump(z, false);
+  }
+
+  redo() {
+    const z = this.history.redo(Float32Array.from(this.z));
+    if (z) this.jump(z, false);
+  }
+
+  reset() {
+    const z = Float32Array.from(this.z);
+    for (const axis of this.axes) if (!this.locks.has(axis.index)) z[axis.index] = axis.default;
+    this.jump(z);
+  }
+
+  roll(by) {
+    const typed = parseInt(this.seed.value, 10);
+    this.seedValue = (Number.isFinite(typed) ? typed : 0) + by;
+    this.seed.value = String(this.seedValue);
+    const chance = LL.random(this.seedValue), z = Float32Array.from(this.z);
+    for (const axis of [...this.axes].sort((a, b) => a.index - b.index)) {
+      const value = axis.default + axis.std * chance.normal();
+      if (!this.locks.has(axis.index)) z[axis.index] = LL.clamp(value, axis.low, axis.high);
+    }
+    this.jump(z);
+  }
+
+  slot(name, again) {
+    if (!this.slots[name] || again) {
+      this.slots[name] = Float32Array.from(this.z);
+      const chip = this.slotButtons[name];
+      chip.setAttribute("aria-pressed", "true");
+      this.mix.disabled = !(this.slots.A && this.slots.B);
+      if (!this.mix.disabled) this.mix.value = name === "A" ? 0 : 1;
+    } else {
+      this.mix.value = name === "A" ? 0 : 1;
+      this.jump(this.slots[name]);
+    }
+  }
+
+  blend() {
+    const t = Number(this.mix.value), { A, B } = this.slots;
+    this.z = A.map((a, i) => a * (1 - t) + B[i] * t);
+    this.showAll();
+    this.draw();
+  }
+
+  key(event) {
+    const k = event.key.toLowerCase();
+    if (k === "r") this.roll(1);
+    else if (k === "z") event.shiftKey ? this.redo() : this.undo();
+    else if (/^[1-9]$/.test(k)) [...this.rows.values()][Number(k) - 1]?.range.focus();
+    else return false;
+    return true;
+  }
+
+  // ---- showing ----
+  show(index) {
+    const row = this.rows.get(index);
+    if (!row) return;
+    const { axis } = row, value = this.z[index], at = LL.clamp((value - axis.low) / (axis.high - axis.low), 0, 1);
+    row.range.value = String(value);
+    row.range.setAttribute("aria-valuetext", LL.format(value));
+    row.value.value = LL.format(value);
+    row.track.style.setProperty("--at", at);
+    row.row.classList.toggle("ll-outside", value < axis.low || value > axis.high);
+  }
+
+  showLock(index) {
+    const row = this.rows.get(index), on = this.locks.has(index);
+    row.lock.setAttribute("aria-pressed", String(on));
+    row.lock.replaceChildren(LL.icon(on ? "lock" : "unlock"));
+    row.row.classList.toggle("ll-locked", on);
+  }
+
+  showAll() {
+    for (const index of this.rows.keys()) { this.show(index); this.showLock(index); }
+    this.showHistory();
+  }
+
+  showHistory() {
+    this.undoButton.disabled = !this.history.past.length;
+    this.redoButton.disabled = !this.history.future.length;
+  }
+
+  resize() {
+    const width = this.pictures.clientWidth;
+    if (!width || !this.shapeHW) return;
+    const [h, w] = this.shapeHW, two = !this.sourceBox.hidden;
+    const room = this.host.data.height ? (this.host.data.height * w) / h : Math.min(two ? (width - 12) / 2 : width, 448);
+    for (const canvas of [this.canvas, this.sourceCanvas]) LL.fit(canvas, room, w, h);
+  }
+
+  destroy() {
+    this.commit.cancel();
+    clearTimeout(this.soon);
+    this.sizes.disconnect();
+    this.unkey();
+    this.seat.destroy();
+  }
+};

@@ -1,0 +1,144 @@
+"""Traverse: one slider per latent coordinate and the decoded image, redrawn while a slider is dragged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from latentlab.app.components.mount import base_path, image_data, nothing, register, saved
+
+_component = register("traverse")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One slider.
+
+    Args:
+        index: the coordinate of the code that it moves.
+        name: its name in the latent space, such as "z3".
+        low: left end of its range, in the code's own units.
+        high: right end of its range.
+        default: where its tick stands, and what a reset returns to.
+        std: spread that the dice uses around ``default``.
+        kl: KL divergence in nats, drawn as a bar; None for no bar.
+        inactive: fold it under "Inactive".
+        group: name of its block, shown when there are several.
+        meaning: the name a person gave, such as "rotation".
+        help: one line shown on hover.
+    """
+
+    index: int
+    name: str
+    low: float
+    high: float
+    default: float = 0.0
+    std: float = 1.0
+    kl: float | None = None
+    inactive: bool = False
+    group: str = ""
+    meaning: str = ""
+    help: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"Axis {self.name!r} needs low < high; got low={self.low}, high={self.high}.")
+
+
+@dataclass(frozen=True, eq=False)
+class TraverseState:
+    """Where a person left the sliders.
+
+    Attributes:
+        z: the code (dim,) float32.
+        locks: coordinates that the dice leaves alone.
+        engine: "server" or "rerun": who draws the pictures.
+        seed: the dice's last seed.
+    """
+
+    z: np.ndarray
+    locks: tuple[int, ...]
+    engine: str = "rerun"
+    seed: int = 0
+
+
+def traverse_state(
+    key: str, z: Sequence[float] | np.ndarray, revision: str | int = 0, locks: Sequence[int] = ()
+) -> TraverseState:
+    """The component's state, readable before it is drawn; ``z`` and ``locks`` until the person moves something."""
+    given = np.asarray(z, np.float32).reshape(-1)
+    state = saved(key, "state")
+    if state is None or str(state.get("revision")) != str(revision) or len(state.get("z", ())) != len(given):
+        engine = "rerun" if state is None else str(state.get("engine", "rerun"))
+        return TraverseState(given, tuple(locks), engine)
+    return TraverseState(
+        np.asarray(state["z"], np.float32),
+        tuple(int(i) for i in state.get("locks", ())),
+        str(state.get("engine", "rerun")),
+        int(state.get("seed", 0)),
+    )
+
+
+def traverse(
+    axes: Sequence[Axis],
+    z: Sequence[float] | np.ndarray,
+    *,
+    key: str,
+    image_shape: Sequence[int],
+    token: str | None = None,
+    render: Callable[[np.ndarray], np.ndarray] | None = None,
+    source: np.ndarray | None = None,
+    source_label: str = "Input",
+    locks: Sequence[int] = (),
+    revision: str | int = 0,
+    seed: int = 0,
+    height: int | None = None,
+    on_change: Callable[[], None] | None = None,
+) -> TraverseState:
+    """Draws the sliders and the picture.
+
+    Args:
+        axes: the sliders in display order; inactive ones are shown last by themselves.
+        z: the code (dim,) to start from, taken at first and whenever ``revision`` changes.
+        key: Streamlit's key, unique on the page.
+        image_shape: (channels, height, width) of the model's images.
+        token: of ``engine.open_session``; None for the rerun engine.
+        render: decodes a code (dim,) to an image (channels, height, width) in [0, 1]; used by the rerun engine.
+        source: image (channels, height, width) in [0, 1] shown beside the picture.
+        source_label: what to call it.
+        locks: coordinates locked at first.
+        revision: change it to make the sliders take ``z`` and ``locks`` anew.
+        seed: the dice's first seed.
+        height: side of the picture in CSS pixels; by default it follows the width.
+        on_change: runs before the script when the person let go of a slider or changed a lock.
+
+    Returns:
+        The code and locks as the person left them.
+    """
+    state = traverse_state(key, z, revision, locks)
+    image = None
+    if render is not None and (token is None or (saved(key, "state") or {}).get("engine") == "rerun"):
+        image = image_data(render(state.z))
+    _component(
+        key=key,
+        data={
+            "axes": [asdict(axis) for axis in axes],
+            "z": [float(v) for v in np.asarray(z, np.float32).reshape(-1)],
+            "drawn": [float(v) for v in state.z] if image is not None else None,
+            "image_shape": list(image_shape),
+            "token": token,
+            "base": base_path(),
+            "image": image,
+            "source": image_data(source),
+            "source_label": source_label,
+            "locks": list(locks),
+            "revision": str(revision),
+            "seed": seed,
+            "height": height,
+        },
+        on_state_change=on_change or nothing,
+        on_expired_change=nothing,
+    )
+    return state
