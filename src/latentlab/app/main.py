@@ -1,0 +1,24 @@
+"""The explorer's router: what Streamlit, ``latentlab explore`` and the page tests run."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from latentlab.app import controls, engine, state, theme
+
+theme.apply()
+gallery = st.Page("views/gallery.py", title="Gallery", url_path="gallery", default=True)
+page = st.navigation(
+    [
+        gallery,
+        st.Page("views/traverse.py", title="Traverse", url_path="traverse"),
+        st.Page("views/layers.py", title="Layers", url_path="layers"),
+        st.Page("views/map.py", title="Map", url_path="map"),
+    ]
+)
+if engine.serving():
+    state.warm_up()
+with st.sidebar:
+    # The gallery has no picker: its cards choose the run, and their links may name it only where no widget does.
+    controls.sidebar(picker=page != gallery)
+page.run()

@@ -1,0 +1,319 @@
+"""What the pages share: runs, data sets, encodings and background jobs, each computed once a process.
+
+The only caches of the app. Every key that depends on a model holds the digest of its weights, so a run that is
+trained again under the same name is never answered with the old one's pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+
+from latentlab.app import server
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from latentlab.analysis.encoding import Encoding
+    from latentlab.analysis.projection import Projection
+    from latentlab.data.factors import FactorDataset
+    from latentlab.models.edits import Edit
+    from latentlab.runs import Run, RunSummary, Workspace
+
+ENCODED = 2000
+"""Data images behind slider ranges, the order by KL and the list of active latents."""
+
+USER_ERRORS = (ValueError, TypeError, OSError)
+"""What our functions raise with a sentence a person can act on."""
+
+
+def workspace() -> Workspace:
+    """The folder of the user's runs, which also holds everything computed about any run."""
+    from latentlab.runs import Workspace
+
+    return Workspace(server.runs_dir())
+
+
+def runs() -> dict[str, RunSummary]:
+    """All runs there are now, by address: shipped ones first, then the workspace's, damaged ones included.
+
+    An address is "zoo:NAME", or the run's path within the workspace; only listed runs can be opened.
+    """
+    from latentlab.runs import zoo_runs
+
+    home = workspace()
+    own = {summary.path.relative_to(home.path).as_posix(): summary for summary in home.runs()}
+    return {summary.name: summary for summary in zoo_runs()} | own
+
+
+def open_run(address: str) -> Run:
+    """The run at an address, opened once until its files change.
+
+    Raises:
+        ValueError: if there is no such run, or it is damaged; one sentence.
+        OSError: if it can't be read.
+    """
+    known = runs()
+    if address not in known:
+        raise ValueError(f"There is no run {address!r} here; there are: {', '.join(known) or 'none yet'}.")
+    summary = known[address]
+    return _open_run(summary.name, _stamp(summary.path))
+
+
+def _stamp(path: Path) -> tuple:
+    stamps = []
+    for name in ("config.json", "weights.safetensors"):
+        try:
+            info = (path / name).stat()
+            stamps.append((info.st_mtime_ns, info.st_size))
+        except OSError:
+            stamps.append(None)
+    return tuple(stamps)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _open_run(name: str, stamp: tuple) -> Run:
+    from latentlab.runs import Run
+
+    run = Run.open(name)
+    run.model  # noqa: B018 (loaded here, once, so that no two sessions load it together)
+    return run
+
+
+def data_key(run: Run) -> str:
+    """Names the run's data set with its options: part of every key about its images."""
+    data = run.config.data
+    return json.dumps([data.name, data.options], sort_keys=True)
+
+
+def dataset(run: Run) -> FactorDataset:
+    """The images the run was trained on.
+
+    Raises:
+        OSError: if they are not on this machine; the sentence says how to get them.
+        ValueError: if the run names data that do not exist.
+    """
+    return _dataset(data_key(run), run)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _dataset(key: str, _run: Run) -> FactorDataset:
+    return _run.dataset()
+
+
+def dataset_or_reason(run: Run) -> tuple[FactorDataset | None, str]:
+    """The run's data set, or None and the sentence that says why it can't be shown."""
+    try:
+        return dataset(run), ""
+    except USER_ERRORS as error:
+        return None, str(error)
+
+
+def encodes(run: Run) -> bool:
+    """Whether the run's model can encode images (a VAE can, a plain GAN can't)."""
+    from latentlab.models.contract import is_inference_model
+
+    return is_inference_model(run.model)
+
+
+def encoding(run: Run, n: int = ENCODED, seed: int = 0) -> Encoding | None:
+    """The posterior of ``n`` data images; None for a model without encoder or without its data at hand."""
+    if not encodes(run) or dataset_or_reason(run)[0] is None:
+        return None
+    return computed(run, "encoding", (n, seed, data_key(run)), lambda: encode(run, n, seed))
+
+
+def encode(run: Run, n: int, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> Encoding:
+    """Encodes ``n`` data images, or reads them back from the workspace, keyed by the weights."""
+    from latentlab.analysis import encode_dataset
+
+    return encode_dataset(
+        run.model,
+        dataset(run),
+        n,
+        seed=seed,
+        cache=_kept(run, "encoding", "", folder=True),
+        progress=progress,
+        reconstruction=True,
+    )
+
+
+def _kept(run: Run, name: str, suffix: str, folder: bool = False) -> Path | None:
+    """Where a result about these weights is kept; None where the workspace can't be written to."""
+    try:
+        path = workspace().cache(run.digest, name, suffix)
+    except OSError:
+        return None
+    return path.parent if folder else path
+
+
+def computed(run: Run, question: str, arguments: Hashable, call: Callable[[], Any]) -> Any:
+    """The answer to a question about a run's weights, computed once: ``call()`` decides it, the key names it."""
+    return _computed(run.digest, question, arguments, call)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _computed(digest: str, question: str, arguments: Hashable, _call: Callable[[], Any]) -> Any:
+    return _call()
+
+
+def samples(run: Run, n: int = 32, seed: int = 0) -> np.ndarray:
+    """Images (n, channels, height, width) drawn from the model's prior."""
+
+    def draw() -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            return run.model.sample(n, seed).float().clamp(0, 1).cpu().numpy()
+
+    return computed(run, "samples", (n, seed), draw)
+
+
+def picture(image: np.ndarray, scale: int = 1) -> Image.Image:
+    """An image (channels, height, width) in [0, 1] as a picture, each pixel ``scale`` wide."""
+    from latentlab import viz
+
+    drawn = viz.to_pil(image)
+    return drawn if scale == 1 else drawn.resize((drawn.width * scale, drawn.height * scale), 0)
+
+
+def edits_of(run: Run) -> tuple[Edit, ...]:
+    """The edits that this browser session made to the run's networks."""
+    return st.session_state.get("edits", {}).get(run.digest, ())
+
+
+def keep_edits(run: Run, edits: Sequence[Edit]) -> None:
+    """Remembers the edits a component reports, for the other pages."""
+    st.session_state.setdefault("edits", {})[run.digest] = tuple(edits)
+
+
+def set_edits(run: Run, edits: Sequence[Edit]) -> None:
+    """Changes the edits from outside the component, which takes them because their revision changes."""
+    keep_edits(run, edits)
+    st.session_state["edits-revision"] = edit_revision(run) + 1
+
+
+def edit_revision(run: Run) -> int:
+    """Counts the changes made from outside the component."""
+    return st.session_state.get("edits-revision", 0)
+
+
+class Job:
+    """One computation in the background: a page asks how far it is and is never blocked by it.
+
+    Args:
+        work: does it; receives ``report(share, message)``, which it calls now and then, share in [0, 1].
+    """
+
+    def __init__(self, work: Callable[[Callable[[float, str], None]], Any]) -> None:
+        self.share = 0.0
+        self.message = "waiting …"
+        self.result: Any = None
+        self.error = ""
+        self.started = time.monotonic()
+        self._work = work
+        self._done = threading.Event()
+        threading.Thread(target=self._run, daemon=True, name="latentlab-job").start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self._work(self._report)
+        except USER_ERRORS as error:
+            self.error = str(error)
+        except Exception as error:  # a job must always end, and its page must say something
+            self.error = f"This could not be computed ({type(error).__name__}: {error})."
+        finally:
+            self._done.set()
+
+    def _report(self, share: float, message: str) -> None:
+        self.share, self.message = min(max(share, 0.0), 1.0), message
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, with a result or an error."""
+        return self._done.is_set()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self.started
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for its end for a moment, so that quick jobs need no second look; whether it has ended."""
+        return self._done.wait(seconds)
+
+
+def job(
+    run: Run, question: str, arguments: Hashable, work: Callable[[Callable[[float, str], None]], Any]
+) -> Job:
+    """The background job that answers this question about these weights, started at the first call."""
+    return _job(run.digest, question, arguments, work)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _job(digest: str, question: str, arguments: Hashable, _work: Callable) -> Job:
+    return Job(_work)
+
+
+def forget_job(run: Run, question: str, arguments: Hashable) -> None:
+    """Forgets a job that failed, so that the next look starts it again."""
+    _job.clear(run.digest, question, arguments, None)
+
+
+def projection_job(run: Run, method: str, n: int, seed: int = 0) -> Job:
+    """Encodes ``n`` data images and lays their codes out in the plane; the result is (Encoding, Projection)."""
+
+    def work(report: Callable[[float, str], None]) -> tuple[Encoding, Projection]:
+        from latentlab.analysis import load_result, project
+
+        report(0.02, "encoding the data images …")
+        codes = encode(
+            run, n, seed, lambda done, total: report(0.6 * done / total, f"encoding {done:,} of {total:,}")
+        )
+        stored = _kept(run, f"projection-{method}-{n}-{seed}", ".npz") if method != "pca" else None
+        if stored is not None and stored.exists():
+            try:
+                layout = load_result(stored)
+                if np.array_equal(layout.codes, codes.mean):
+                    return codes, layout
+            except USER_ERRORS:
+                pass  # a damaged cache is computed again
+        report(0.62, WAITING[method])
+        layout = project(codes, method, seed=seed)
+        if stored is not None:
+            try:
+                layout.save(stored)
+            except OSError:
+                pass  # a full disk costs only the wait next time
+        return codes, layout
+
+    return job(run, "projection", (method, n, seed, data_key(run)), work)
+
+
+WAITING = {
+    "pca": "turning the axes …",
+    "umap": "UMAP is laying the points out; its first use in a session also compiles for about half a minute …",
+    "tsne": "t-SNE is laying the points out, which takes about half a minute for 10,000 points …",
+}
+"""What a map says while its points are being laid out, by method."""
+
+
+@st.cache_resource(show_spinner=False)
+def warm_up() -> bool:
+    """Prepares what is slow the first time (torch, UMAP's compiler) behind the first page's back."""
+
+    def prepare() -> None:
+        import latentlab.viz  # noqa: F401
+        from latentlab import analysis
+
+        analysis.warm_up()
+
+    threading.Thread(target=prepare, daemon=True, name="latentlab-warm-up").start()
+    return True

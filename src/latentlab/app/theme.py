@@ -1,0 +1,97 @@
+"""One look for every page: the options Streamlit is started with, and the few rules it has no option for."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+SIDEBAR = 248
+"""Width of the sidebar in pixels: narrow enough for 1024 px wide screens."""
+
+_SHARED = {
+    "font": "sans-serif",
+    "baseFontSize": 14,
+    "headingFontSizes": ["1.5rem", "1.2rem", "1.05rem"],
+    "headingFontWeights": [600, 600, 600],
+    "baseRadius": "6px",
+    "buttonRadius": "6px",
+    "showWidgetBorder": True,
+    "metricValueFontSize": "1.25rem",
+}
+_LIGHT = {
+    "primaryColor": "#0b6e8a",
+    "backgroundColor": "#ffffff",
+    "secondaryBackgroundColor": "#f4f6f7",
+    "textColor": "#1d2327",
+    "borderColor": "#dde3e6",
+    "linkColor": "#0b6e8a",
+}
+_DARK = {
+    "primaryColor": "#3fb3cf",
+    "backgroundColor": "#14181b",
+    "secondaryBackgroundColor": "#1d2327",
+    "textColor": "#e6eaec",
+    "borderColor": "#333c42",
+    "linkColor": "#5cc4dd",
+}
+
+CONFIG: dict[str, object] = {
+    "browser.gatherUsageStats": False,
+    "client.toolbarMode": "minimal",
+    "client.showErrorDetails": "none",
+    "server.fileWatcherType": "none",
+    **{f"theme.{name}": value for name, value in _SHARED.items()},
+    **{f"theme.light.{name}": value for name, value in _LIGHT.items()},
+    **{f"theme.dark.{name}": value for name, value in _DARK.items()},
+}
+"""Streamlit options of the explorer, keyed as ``st.App.run(config=…)`` takes them."""
+
+_CSS = """
+.stMainBlockContainer { padding: 2.6rem 1.6rem 3rem; max-width: 1480px; }
+[data-testid="stSidebarContent"] [data-testid="stSidebarHeader"] { height: 2.6rem; }
+[data-testid="stMain"] h1 { padding: 0 0 .15rem; }
+[data-testid="stImage"] img { image-rendering: pixelated; border-radius: 4px; }
+[data-testid="stCaptionContainer"] { line-height: 1.45; }
+[class*="st-key-thumb"] button { padding: 2px; min-height: 0; line-height: 0; border-radius: 6px; }
+[class*="st-key-thumb"] button p { line-height: 0; }
+[class*="st-key-thumb"] button img {
+  height: 52px !important; max-height: none !important; width: auto; margin: 0;
+  image-rendering: pixelated; border-radius: 4px;
+}
+[class*="st-key-chosen"] button { outline: 2px solid var(--st-primary-color, #0b6e8a); }
+.ll-facts { display: grid; grid-template-columns: auto 1fr; gap: .15rem .7rem; font-size: .86rem; margin: 0; }
+.ll-facts dt { opacity: .62; } .ll-facts dd { margin: 0; text-align: right; overflow-wrap: anywhere; }
+.ll-figures { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; font-size: .86rem; }
+.ll-figures b { font-weight: 600; font-variant-numeric: tabular-nums; }
+.ll-figures span { opacity: .62; margin-right: .3rem; }
+"""
+
+
+def icon() -> Image.Image:
+    """The tab's icon: a traversal strip in small. Drawn here, since named icons are fetched from elsewhere."""
+    size, cells = 32, 3
+    picture = np.zeros((size, size, 4), dtype=np.uint8)
+    for row in range(cells):
+        for column in range(cells):
+            shade = (row + column) / (2 * cells - 2)
+            colour = [int(11 + 90 * shade), int(110 + 90 * shade), int(138 + 90 * shade), 255]
+            top, left = 1 + row * 10, 1 + column * 10
+            picture[top : top + 9, left : left + 9] = colour
+    return Image.fromarray(picture)
+
+
+def apply() -> None:
+    """Sets the page up; the first call of every script run."""
+    st.set_page_config(page_title="latentlab", page_icon=icon(), layout="wide", initial_sidebar_state=SIDEBAR)
+    st.html(f"<style>{_CSS}</style>")
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture as a PNG ``data:`` address: it belongs to the page that shows it and can't go stale."""
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

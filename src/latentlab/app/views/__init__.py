@@ -1,0 +1,1 @@
+"""The pages, one a file: widgets, one analysis call, one viz call."""

@@ -1,0 +1,134 @@
+"""Gallery: every run as a card, the shipped ones first; one click opens a run."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from latentlab.app import controls, server, state, theme
+
+if TYPE_CHECKING:
+    from latentlab.runs import Run, RunSummary
+
+COLUMNS = 3
+SAMPLES = (4, 8)
+LARGEST_PICTURE = 3_000_000
+EMPTY = (
+    "No run of your own yet. Train one in about two minutes:\n\n"
+    "```\nlatentlab train digits-vae --out {folder}/first\n```\n\nThen reload this page."
+)
+
+
+def page() -> None:
+    """Draws the page."""
+    controls.heading(
+        "Gallery",
+        "Trained models, ready to open: pull their latents, switch off their hidden units, map their data.",
+    )
+    found = state.runs()
+    shipped = {a: s for a, s in found.items() if a.startswith("zoo:")}
+    own = {a: s for a, s in found.items() if a not in shipped}
+    if shipped:
+        st.subheader("Shipped with latentlab", anchor=False)
+        cards(shipped)
+    st.subheader("Your runs", anchor=False, help=f"Folders with a run in them under {server.runs_dir()}.")
+    if own:
+        cards(own)
+    else:
+        st.info(EMPTY.format(folder=server.runs_dir().name))
+
+
+def cards(summaries: dict[str, RunSummary]) -> None:
+    """Cards side by side."""
+    items = list(summaries.items())
+    for first in range(0, len(items), COLUMNS):
+        columns = st.columns(COLUMNS, gap="small")
+        for column, (address, summary) in zip(columns, items[first : first + COLUMNS], strict=False):
+            with column, st.container(border=True, height="stretch"):
+                card(address, summary)
+
+
+def card(address: str, summary: RunSummary) -> None:
+    """One run: what it is, what it draws, its figures, and the ways in; or why it can't be opened."""
+    st.markdown(f"**{address.removeprefix('zoo:')}**")
+    if summary.error:
+        st.error(summary.error)
+        return
+    chips(summary)
+    if not summary.has_weights:
+        st.info("No weights yet: training writes them at its first checkpoint.")
+        return
+    try:
+        run = state.open_run(address)
+        picture = state.computed(run, "sheet", SAMPLES, lambda: sample_sheet(run))
+    except state.USER_ERRORS as error:
+        st.error(str(error))
+        return
+    st.image(picture, alt=f"Images drawn by {address}", width="stretch")
+    controls.figures(key_figures(run))
+    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
+        for name in ("traverse", "layers", "map"):
+            st.page_link(f"views/{name}.py", label=f"**{name.title()}**", query_params={"run": address})
+        if st.button("Model card", key=f"card-{address}", type="tertiary", disabled=not run.card):
+            show_card(run)
+
+
+def chips(summary: RunSummary) -> None:
+    """Data set, model and objective."""
+    experiment = summary.experiment
+    with st.container(horizontal=True, gap="xsmall"):
+        st.badge(experiment.data.name, color="blue", help="Data set")
+        st.badge(experiment.model.family, color="violet", help="Model")
+        st.badge(controls.objective_name(experiment), color="gray", help="Objective and its weights")
+
+
+def sample_sheet(run: Run) -> str:
+    """A sheet of images drawn from the model, as an address."""
+    from latentlab import viz
+
+    rows, columns = SAMPLES
+    images = state.samples(run, rows * columns)
+    grid = images.reshape(rows, columns, *images.shape[1:])
+    return theme.data_uri(viz.images.grid(grid, scale=max(1, 48 // images.shape[-1]), gap=2))
+
+
+def key_figures(run: Run) -> dict[str, str]:
+    """A few numbers that tell runs apart: from the card, else from the last row of the training curves."""
+    values = {}
+    if found := re.search(r"(\d+ of \d+) latents active", run.card):
+        values["Active"] = found[1]
+    if found := re.search(r"squared error per pixel ([\d.]+)", run.card):
+        values["Error"] = found[1]
+    curves = run.metrics()
+    for column, name in (("kl", "KL"), ("reconstruction", "Reconstruction")):
+        if len(values) < 3 and len(curves.get(column, ())):
+            values[name] = f"{float(curves[column][-1]):.1f} nats"
+    if len(curves.get("step", ())):
+        values["Steps"] = f"{int(curves['step'][-1]):,}"
+    return values
+
+
+@st.dialog("Model card", width="large")
+def show_card(run: Run) -> None:
+    """The run's model card."""
+    st.markdown(own_pictures(run, re.sub(r"\A---\n.*?\n---\n", "", run.card, flags=re.DOTALL)))
+
+
+def own_pictures(run: Run, card: str) -> str:
+    """The card with the run's own pictures in it; a picture from anywhere else is named, not fetched."""
+
+    def embed(found: re.Match) -> str:
+        path = run.path / found[2]
+        plain = re.fullmatch(r"[\w-]+\.png", found[2]) and path.is_file() and not path.is_symlink()
+        if not plain or path.stat().st_size > LARGEST_PICTURE:
+            return f"*({found[1] or 'picture'} not shown)*"
+        return f"![{found[1]}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+
+    return re.sub(r"!\[([^\]]*)\]\(([^)]*)\)", embed, card)
+
+
+if __name__ == "__main__":
+    page()

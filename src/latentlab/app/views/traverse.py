@@ -1,0 +1,271 @@
+"""Traverse: pull one latent and see the image change; strips, planes and swaps of the same latent below."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import streamlit as st
+
+from latentlab import analysis, viz
+from latentlab.app import components, controls, engine, state
+
+if TYPE_CHECKING:
+    from latentlab.analysis.encoding import Encoding
+    from latentlab.runs import Run
+
+SPANS = {"Data": "posterior", "Prior": "prior", "± 2 σ": 2.0, "± 3 σ": 3.0}
+SPAN_HELP = (
+    "How far each latent is moved. **Data**: where the data's codes lie. **Prior**: the middle 95 % of the prior. "
+    "**± 2 σ**, **± 3 σ**: so many prior standard deviations around the present latent."
+)
+
+
+def page() -> None:
+    """Draws the page."""
+    run = controls.current_run()
+    controls.heading(
+        "Traverse", "Drag a slider: the model redraws the image as one latent changes and the others stay."
+    )
+    with controls.one_sentence():
+        start = controls.starting_point(run)
+        live(run, start)
+
+
+@st.fragment
+def live(run: Run, start: controls.Start) -> None:
+    """The sliders and everything that follows the latent they hold."""
+    with controls.one_sentence():
+        encoding = state.encoding(run)
+        edits = chosen_edits(run)
+        token = engine.open_session("traverse", run.model, z=start.z, edits=edits)
+        held = components.traverse(
+            controls.sliders(run, encoding, start),
+            start.z,
+            key="pull",
+            image_shape=run.model.image_shape,
+            token=token,
+            render=lambda z: analysis.decode_latents(run.model, z[None], edits=edits)[0],
+            source=start.image,
+            source_label=start.label,
+            revision=start.revision,
+            seed=int(st.session_state["seed"]),
+        )
+        if start.image is not None:
+            controls.reading_of(run, start)
+        explain(encoding)
+        below(run, encoding, held.z, edits)
+
+
+def chosen_edits(run: Run) -> tuple:
+    """The edits made on the Layers page, if the person wants them here too."""
+    edits = state.edits_of(run)
+    if not edits:
+        return ()
+    keep = st.toggle(
+        f"Keep the {len(edits)} edit{'s' if len(edits) > 1 else ''} made on Layers",
+        key="keep-edits",
+        help="Decodes with the hidden units as you set them on the Layers page.",
+    )
+    return edits if keep else ()
+
+
+def explain(encoding: Encoding | None) -> None:
+    """One line on the order and range of the sliders."""
+    if encoding is None:
+        st.caption("Sliders span the middle 98 % of the prior; there are no encoded data to order them by.")
+        return
+    active = int(encoding.active.sum())
+    st.caption(
+        f"{active} of {len(encoding.active)} latents are active (KL above 0.1 nats over {encoding.n:,} data images). "
+        "Bars show KL: how much a latent tells about an image. Ranges span 98 % of the data's codes."
+    )
+
+
+def below(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> None:
+    """Strips, plane, swaps and the latent itself, each drawn only while it is open."""
+    strips, plane, swaps, away = st.tabs(
+        ["Strips", "Plane", "Swap blocks", "Take away"], key="below", on_change="rerun", bind="query-params"
+    )
+    if strips.open:
+        with strips, controls.one_sentence():
+            draw_strips(run, encoding, z, edits)
+    if plane.open:
+        with plane, controls.one_sentence():
+            draw_plane(run, encoding, z, edits)
+    if swaps.open:
+        with swaps, controls.one_sentence():
+            draw_swaps(run, encoding, edits)
+    if away.open:
+        with away, controls.one_sentence():
+            take_away(run, z)
+
+
+def span_picker(encoding: Encoding | None, key: str) -> Any:
+    """How far to move; "Data" only where data were encoded."""
+    names = [name for name in SPANS if encoding is not None or name != "Data"]
+    if st.session_state.get(key) not in (None, *names):
+        del st.session_state[key]
+    chosen = st.segmented_control(
+        "Range", names, default=names[0], required=True, key=key, bind="query-params", help=SPAN_HELP
+    )
+    return SPANS[chosen]
+
+
+def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> None:
+    """One strip a latent: it alone moves from one end of its range to the other."""
+    names = controls.active_names(run, encoding)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        span = span_picker(encoding, "strip-range")
+        steps = st.select_slider(
+            "Steps",
+            range(5, 16, 2),
+            value=11,
+            key="steps",
+            bind="query-params",
+            width=180,
+            help="Images in a strip.",
+        )
+        everything = st.toggle(
+            "Inactive too", key="all-dims", bind="query-params", help="Also latents that carry nothing."
+        )
+    dims = list(run.model.latent_space.names) if everything else names
+    result = state.computed(
+        run,
+        "strips",
+        (z.tobytes(), tuple(dims), steps, span, edits, encoding is not None),
+        lambda: analysis.traverse(run.model, z, dims, steps=steps, span=span, encoding=encoding, edits=edits),
+    )
+    drawn = viz.show(result)
+    controls.show(drawn.image, alt=f"Traversal strips of {', '.join(result.dims)}")
+    controls.certificate(
+        {"Largest effect": f"{result.dims[int(result.effect.argmax())]} ({result.effect.max():.3f})"},
+        "Effect is the mean change of a pixel, 0 to 1, between the two ends of a strip.",
+    )
+    controls.downloads(drawn, result, controls.file_name(run.name, "strips"), "strips", animated=True)
+
+
+def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> None:
+    """A plane of images over two latents."""
+    space, names = run.model.latent_space, controls.active_names(run, encoding)
+    menu = [*names, *(name for name in space.names if name not in names)]
+    if len(menu) < 2:
+        st.info("A plane needs two latents; this model has one.")
+        return
+    label = controls.latent_label(run, encoding)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        x = controls.menu("Across", menu, 0, "across", label, "The latent that changes from left to right.")
+        y = controls.menu("Upwards", menu, 1, "upwards", label, "The latent that changes from bottom to top.")
+        span = span_picker(encoding, "plane-range")
+        steps = st.select_slider(
+            "Steps", range(5, 14, 2), value=9, key="plane-steps", bind="query-params", width=150
+        )
+    if x == y:
+        st.info("Choose two different latents to span a plane.")
+        return
+    result = state.computed(
+        run,
+        "plane",
+        (z.tobytes(), x, y, steps, span, edits, encoding is not None),
+        lambda: analysis.traverse_grid(
+            run.model, z, (x, y), steps=steps, span=span, encoding=encoding, edits=edits
+        ),
+    )
+    drawn = viz.show(result)
+    controls.show(drawn.image, alt=f"Images over {x} (across) and {y} (upwards)")
+    controls.downloads(drawn, result, controls.file_name(run.name, x, y), "plane")
+
+
+def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple) -> None:
+    """One block of latents from the column, the others from the row."""
+    space, seed = run.model.latent_space, int(st.session_state["seed"])
+    if len(space.blocks) < 2:
+        st.info(
+            f"This model keeps all its latents in one block ({space.block_names[0]!r}), so it has no blocks to swap. "
+            "Models with blocks, such as pose and identity, show here how one goes with the other."
+        )
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        block = controls.menu(
+            "From the column",
+            list(space.block_names),
+            0,
+            "block",
+            str,
+            "The block that each column brings along.",
+        )
+        rows = st.select_slider("Samples", range(3, 9), value=6, key="rows", bind="query-params", width=150)
+    codes = (
+        None
+        if encoding is None
+        else encoding.mean[np.random.default_rng(seed).permutation(encoding.n)[:rows]]
+    )
+    result = state.computed(
+        run,
+        "swaps",
+        (block, rows, seed, edits, codes is not None),
+        lambda: analysis.swap_grid(run.model, codes, block, rows=rows, edits=edits, seed=seed),
+    )
+    drawn = viz.show(result)
+    controls.show(drawn.image, alt=f"Swap grid of the block {block}")
+    st.caption(f"Each column brings its {block}, each row everything else; the diagonal is as it was.")
+    controls.downloads(drawn, result, controls.file_name(run.name, "swap", block), "swaps")
+
+
+def take_away(run: Run, z: np.ndarray) -> None:
+    """The latent as JSON and as code, and its image."""
+    numbers = [round(float(v), 5) for v in z]
+    left, right = st.columns([1, 1])
+    with left:
+        st.caption("Paste these numbers under Start from → Numbers to come back here.")
+        st.code(json.dumps(numbers), language="json", wrap_lines=True)
+        text = json.dumps(
+            {
+                "run": run.name,
+                "weights_digest": run.digest,
+                "space": run.model.latent_space.name,
+                "z": numbers,
+            }
+        )
+        image = analysis.decode_latents(run.model, z[None])[0]
+        side = max(1, 512 // run.model.image_shape[1])
+        with st.container(horizontal=True, gap="xsmall"):
+            st.download_button(
+                "z as JSON", text, "latent.json", "application/json", key="z-json", on_click="ignore"
+            )
+            st.download_button(
+                "Image as PNG",
+                lambda: viz_png(image, side),
+                controls.file_name(run.name, "image") + ".png",
+                "image/png",
+                key="z-png",
+                on_click="ignore",
+            )
+    with right:
+        st.caption("The same picture from a script or a notebook:")
+        st.code(code_for(run, numbers), language="python")
+
+
+def viz_png(image: np.ndarray, scale: int) -> bytes:
+    """An image as PNG, each pixel ``scale`` wide."""
+    import io
+
+    out = io.BytesIO()
+    state.picture(image, scale).save(out, "PNG")
+    return out.getvalue()
+
+
+def code_for(run: Run, numbers: list[float]) -> str:
+    """Lines of Python that decode the latent again."""
+    return (
+        "import latentlab, numpy as np\n"
+        f"run = latentlab.Run.open({run.name if run.name.startswith('zoo:') else str(run.path)!r})\n"
+        f"z = np.array({numbers})\n"
+        "strip = latentlab.traverse(run.model, z)\n"
+        "latentlab.viz.show(strip)"
+    )
+
+
+if __name__ == "__main__":
+    page()
