@@ -16,8 +16,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ARROWS = {
     "app.py": {"app"},
     "__main__": {"cli"},
-    "cli": {"app", "training", "runs", "experiments", "doctor"},
-    "experiments": {"training", "analysis", "metrics", "viz"},
+    "cli": {"app", "training", "runs", "experiments", "card", "doctor"},
+    "experiments": {"training", "analysis", "metrics", "viz", "card"},
+    "card": {"runs", "viz"},  # a run's report, put together for cli and experiments alone
     "app": {"export", "viz", "runs"},
     "export": {"analysis"},
     "viz": {"analysis"},

@@ -66,7 +66,7 @@ def test_help_loads_nothing_heavy(arguments):
 
 def test_the_probe_would_see_a_heavy_import():
     loaded, _, _ = heavy_imports_of("import sklearn")
-    assert loaded == ["sklearn"]
+    assert "sklearn" in loaded
 
 
 def test_every_public_name_resolves():
