@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+
 from latentlab.data.factors import FactorDataset, FactorSpace
 from latentlab.latents import Block, Categorical, LatentSpace, Posterior
 from latentlab.models.staged import StagedNetwork
-from torch import Tensor, nn
 
 
 class Planted(nn.Module):
@@ -62,7 +63,7 @@ def _frozen(weight, bias):
 
 @pytest.fixture
 def linear_model():
-    """x = 0.5 + W z with W of orthogonal columns, and an encoder that inverts it exactly: mu = W^+ (x - 0.5)."""
+    """x = 0.5 + W z, the columns of W orthogonal; the encoder inverts it exactly: mu = W^+ (x - 0.5)."""
     weight = np.linalg.qr(np.random.default_rng(3).standard_normal((48, 4)))[0] * [0.2, 0.15, 0.1, 0.0]
     inverse = np.linalg.pinv(weight)
     weight, inverse = (torch.tensor(m, dtype=torch.float32) for m in (weight, inverse))
@@ -96,7 +97,7 @@ class _Blob(nn.Module):
 
 @pytest.fixture
 def two_block_model():
-    """Blocks content (3) and pose (2); ``permuted=True`` plants the fault: the blocks' names are exchanged."""
+    """Blocks content (3) and pose (2); ``permuted=True`` plants the fault of exchanged names."""
 
     def build(permuted: bool = False):
         space = LatentSpace([Block("content", 3), Block("pose", 2)])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from latentlab.analysis import activations, compare_edits, feature_maps, rank_units, stages_of
 from latentlab.models.edits import Edit
 

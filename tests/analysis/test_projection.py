@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from latentlab.analysis import encode_dataset, project, projection
 
 

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from latentlab.analysis import activations, encode_dataset, load_result, swap_grid, traverse
 from latentlab.analysis.results import Result
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from latentlab.analysis import dim_range, dim_ranges, encode_dataset, swap_grid, traverse, traverse_grid
 from latentlab.models.edits import Edit
 
@@ -46,7 +47,7 @@ def test_prior_range_is_the_central_share_of_the_prior(linear_model):
 
 
 def test_posterior_range_holds_the_data_when_their_mean_is_not_zero(linear_model, planted_dataset):
-    """Fails the range (-q, q) that leaves out posteriors far from zero, and sigma without the posterior variance."""
+    """Fails the range (-q, q), which leaves such data out, and a sigma without the posterior variance."""
     encoding = encode_dataset(linear_model, planted_dataset(linear_model, shift=3.0))
     low, high = dim_range(linear_model, 0, span="posterior", encoding=encoding, coverage=0.95)
     means = np.repeat(np.arange(5) / 4 + 2.5, 7)
