@@ -54,6 +54,13 @@ _ENTRIES: dict[str, _Entry] = {
         ("shape", "scale", "orientation", "x", "y"),
         "drawn here in the geometry of dSprites (Matthey et al., 2017); no file; Apache-2.0",
     ),
+    "scenes": _Entry(
+        "latentlab.data.scenes:Scenes",
+        480_000,
+        (3, 64, 64),
+        ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
+        "ray-traced here in the manner of 3D Shapes (Burgess and Kim, 2018); no file; Apache-2.0",
+    ),
 }
 
 
