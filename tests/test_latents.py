@@ -1,0 +1,119 @@
+"""Latent spaces and distributions over them, against closed forms and torch.distributions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal as NormalDistribution
+from torch.distributions import OneHotCategorical, kl_divergence
+
+from latentlab.latents import Block, Categorical, LatentSpace, Normal, Posterior, Uniform
+
+
+@pytest.fixture
+def space() -> LatentSpace:
+    return LatentSpace([Block("pose", 2), Block("kind", 3, Categorical), Block("style", 2, Uniform(-2.0, 1.0))])
+
+
+def test_names_follow_the_blocks_and_resolve_both_ways(space):
+    assert space.names == ("pose0", "pose1", "kind0", "kind1", "kind2", "style0", "style1")
+    assert [space.index(n) for n in space.names] == list(range(7))
+    assert space.index(-1) == 6
+    assert space.index(np.int64(2)) == 2
+    assert space.index("3") == 3
+    assert LatentSpace([Block("z", 10)]).names[3] == "z3"
+
+
+@pytest.mark.parametrize("wrong", ["z3", 7, -8, 1.5, True, None])
+def test_an_unknown_coordinate_is_answered_with_the_valid_ones(space, wrong):
+    with pytest.raises(ValueError, match=r"Expected a coordinate .* Valid: pose0, pose1, kind0"):
+        space.index(wrong)
+
+
+def test_split_and_join_are_inverse_and_split_gives_views(space):
+    z = space.sample(5, seed=1)
+    parts = space.split(z)
+    assert [p.shape[1] for p in parts.values()] == [2, 3, 2]
+    assert torch.equal(space.join(dict(reversed(parts.items()))), z)
+    with pytest.raises(ValueError, match="Expected codes \\(batch, 7\\)"):
+        space.split(z[:, :6])
+    with pytest.raises(ValueError, match="Expected parts for the blocks"):
+        space.join({"pose": z})
+
+
+def test_samples_follow_seed_prior_and_leave_the_global_generator_alone(space):
+    state = torch.get_rng_state()
+    z = space.sample(20_000, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(z, space.sample(20_000, seed=3))
+    assert not torch.equal(z, space.sample(20_000, seed=4))
+    assert torch.allclose(z.mean(0), space.mean, atol=0.03)
+    assert torch.allclose(z.std(0), space.std, atol=0.03)
+    assert torch.equal(z[:, 2:5].sum(1), torch.ones(20_000))
+    assert z[:, 5:].min() >= -2.0 and z[:, 5:].max() <= 1.0
+
+
+def test_quantiles_are_those_of_the_prior(space):
+    expected = NormalDistribution(0.0, 1.0).icdf(torch.tensor(0.975)).item()
+    assert space.quantile("pose0", 0.975) == pytest.approx(expected, abs=1e-6)
+    assert space.quantile("style1", 0.5) == pytest.approx(-0.5)
+    with pytest.raises(ValueError, match="no quantiles"):
+        space.quantile("kind1", 0.5)
+    with pytest.raises(ValueError, match="0 < p < 1"):
+        space.quantile("pose0", 1.0)
+
+
+def test_kl_equals_torch_and_monte_carlo():
+    space = LatentSpace([Block("z", 3), Block("kind", 4, Categorical)])
+    mean, std = torch.tensor([[0.3, -1.0, 0.0]]), torch.tensor([[0.5, 1.2, 1.0]])
+    probs = torch.tensor([[0.7, 0.1, 0.1, 0.1]])
+    q = Posterior(space, {"z": NormalDistribution(mean, std), "kind": OneHotCategorical(probs)})
+    expected = kl_divergence(NormalDistribution(mean, std), NormalDistribution(0.0, 1.0))
+    assert torch.allclose(q.kl()[:, :3], expected, atol=1e-6)
+    assert q.kl()[0, 2].item() == 0.0
+    entropy_form = math.log(4) - OneHotCategorical(probs).entropy()
+    assert q.kl()[:, 3:].sum().item() == pytest.approx(entropy_form.item(), abs=1e-6)
+
+    many = Posterior(
+        space,
+        {"z": NormalDistribution(mean.expand(40_000, 3), std), "kind": OneHotCategorical(probs.expand(40_000, 4))},
+    )
+    z = many.sample(seed=0)
+    estimate = (many.log_prob(z) - space.log_prob(z)).sum(1).mean().item()
+    assert estimate == pytest.approx(q.kl().sum().item(), abs=0.03)
+
+
+def test_draws_carry_gradients_and_follow_the_generator():
+    space = LatentSpace([Block("z", 2)])
+    mean = torch.zeros(4, 2, requires_grad=True)
+    q = Posterior(space, {"z": NormalDistribution(mean, torch.ones(4, 2))})
+    z = q.rsample(torch.Generator().manual_seed(0))
+    z.sum().backward()
+    assert torch.equal(mean.grad, torch.ones(4, 2))
+    assert torch.equal(q.sample(5), q.sample(5))
+    assert not q.sample(5).requires_grad
+
+
+def test_spaces_survive_json_and_refuse_nonsense(space):
+    assert LatentSpace.from_dict(space.to_dict()) == space
+    with pytest.raises(ValueError, match="Unknown prior 'cauchy'"):
+        LatentSpace.from_dict({"blocks": [{"name": "z", "dim": 2, "prior": "cauchy"}]})
+    with pytest.raises(ValueError, match="distinct names"):
+        LatentSpace([Block("z", 2), Block("z", 3)])
+    with pytest.raises(ValueError, match="at least one block"):
+        LatentSpace([])
+    with pytest.raises(ValueError, match="identifier"):
+        Block("my pose", 2)
+    with pytest.raises(ValueError, match="at least 1 coordinate"):
+        Block("z", 0)
+    with pytest.raises(TypeError, match="prior must be one of"):
+        Block("z", 2, "normal")
+    with pytest.raises(ValueError, match="low < high"):
+        Uniform(1.0, 1.0)
+
+
+def test_prior_densities_integrate_to_one():
+    grid = torch.linspace(-8, 8, 16_001)[:, None]
+    for prior in (Normal(), Uniform(-1.0, 3.0)):
+        assert (prior.log_prob(grid).exp().sum() * 0.001).item() == pytest.approx(1.0, abs=2e-3)
