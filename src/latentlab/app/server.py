@@ -82,7 +82,10 @@ def serve(
         raise ValueError(f"A theme is 'light' or 'dark'; got {theme!r}.")
     check_port(port, address)
     os.environ[RUNS_VARIABLE] = str(Path(runs_dir).absolute())
+    from latentlab.app.theme import CONFIG
+
     config: dict[str, Any] = {
+        **CONFIG,
         "server.port": port,
         "server.address": address,
         "server.headless": headless,
@@ -157,7 +160,10 @@ def origin_allowed(origin: str | None, host: str | None) -> bool:
         return False
     if not _option("server.enableCORS"):
         return True
-    parsed = urlsplit(origin)
+    try:
+        parsed = urlsplit(origin)
+    except ValueError:
+        return False
     if parsed.scheme not in ("http", "https"):
         return False
     allowed = {o.strip().rstrip("/") for o in _option("server.corsAllowedOrigins") or ()}
