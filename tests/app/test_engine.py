@@ -253,6 +253,16 @@ def test_a_session_starts_with_the_edits_it_was_opened_with(client):
     assert quadrants(client(edits=[Edit("generator.plan", (3,))]).image([1, 1, 1])) == [255, 255, 255, 0]
 
 
+def test_a_page_that_changes_its_session_is_seen_by_its_open_connection(client, registry):
+    model = Planted()
+    one = client(model, z=[0, 0, 0])
+    one.image()
+    registry.open("anna", "traverse", model, z=[0, 0, 0])
+    registry.open("anna", "traverse", model, z=[1, 0, 0], edits=[Edit("generator.paint", (3,))])
+    assert one.receive() == {"type": "changed"}  # once: the first call changed nothing
+    assert quadrants(one.image()) == [255, 0, 0, 0]
+
+
 def test_source_control_sets_and_clears_a_code_of_the_connection(client):
     one = client(z=[0, 0, 0])
     one.control(type="source", z=[1, 0, 1])
@@ -421,7 +431,7 @@ BAD_TEXT = {
     '{"type": "source", "z": [1, 2, 1e999]}': "NaN or infinity",
     '{"type": "source", "z": ["a", 2, 3]}': "a list of 3 numbers",
     '{"type": "edits", "edits": 7}': "a list of at most",
-    '{"type": "edits", "edits": [{"stage": "generator.paint", "units": [4]}]}': "has units 0 to 3; the edit names unit 4",
+    '{"type": "edits", "edits": [{"stage": "generator.paint", "units": [4]}]}': "units 0 to 3; the edit names unit 4",
     '{"type": "edits", "edits": [{"stage": "generator.paint", "units": [-1]}]}': "counted from 0",
     '{"type": "edits", "edits": [{"stage": "critic.paint", "units": [0]}]}': "No stage 'critic.paint'",
     '{"type": "edits", "edits": [{"stage": "generator.paint", "operation": "melt"}]}': "ablate, set, scale",

@@ -22,7 +22,7 @@ import secrets
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,9 +84,9 @@ class Request:
 
 @dataclass
 class View:
-    """What one connection looks at: its edits, the stage whose maps it shows, and its own input if it set one."""
+    """What one connection looks at: the stage whose maps it shows, and its own edits and code if it set any."""
 
-    edits: tuple[Edit, ...] = ()
+    edits: tuple[Edit, ...] | None = None
     stage: str | None = None
     z: np.ndarray | None = None
 
@@ -105,6 +105,7 @@ class LiveSession:
     touched: float = field(default_factory=time.monotonic)
     connections: int = 0
     closed: bool = False
+    listeners: set[Callable[[], None]] = field(default_factory=set)
     _worker: ThreadPoolExecutor | None = None
     _shapes: dict[str, tuple[int, ...]] | None = None
 
@@ -206,7 +207,8 @@ class LiveSession:
             ValueError: if the session has no input, or no stage is chosen for a sheet.
         """
         began = time.perf_counter()
-        edits, parts = view.edits, []
+        edits = self.edits if view.edits is None else view.edits
+        parts = []
         image = None
         if request.z is not None:
             z = torch.from_numpy(request.z)[None]
@@ -363,11 +365,15 @@ class Registry:
                 session = LiveSession(secrets.token_urlsafe(24), owner, slot, model)
                 self._sessions[session.token] = session
                 self._slots[owner, slot] = session.token
-            session.z = None if z is None else _code(z, model.latent_space.dim)
-            session.image = None if image is None else _image(image, model.image_shape)
-            session.edits = tuple(edits)
+            code = None if z is None else _code(z, model.latent_space.dim)
+            pixels = None if image is None else _image(image, model.image_shape)
+            same = _equal(code, session.z) and _equal(pixels, session.image) and tuple(edits) == session.edits
+            session.z, session.image, session.edits = code, pixels, tuple(edits)
             session.touched = time.monotonic()
-            return session
+            listeners = () if same else tuple(session.listeners)
+        for tell in listeners:
+            tell()
+        return session
 
     def attach(self, token: str) -> LiveSession | None:
         """Counts one more connection to the session; None if there is no such session or it has too many."""
@@ -441,6 +447,10 @@ class Registry:
                 return None
             blob.touched = time.monotonic()
             return blob.data
+
+
+def _equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and torch.equal(a, b))
 
 
 def _code(z: Any, dim: int) -> torch.Tensor:

@@ -233,7 +233,7 @@ class _Connection:
     def __init__(self, websocket: WebSocket, session: LiveSession) -> None:
         self.websocket = websocket
         self.session = session
-        self.view: View = _engine().View(edits=session.edits, stage=None)
+        self.view: View = _engine().View()
         self.waiting: Request | None = None
         self.wake = asyncio.Event()
         self.sending = asyncio.Lock()
@@ -242,12 +242,20 @@ class _Connection:
 
     async def run(self) -> None:
         """Serves the client until it leaves, misbehaves or its session ends."""
+        loop = asyncio.get_running_loop()
         worker = asyncio.create_task(self._work())
+
+        def changed() -> None:  # called by the script's thread when the page gives the session another input
+            with suppress(RuntimeError):
+                asyncio.run_coroutine_threadsafe(_say(self.websocket, "changed", lock=self.sending), loop)
+
+        self.session.listeners.add(changed)
         try:
             await self._read()
         except WebSocketDisconnect:
             pass
         finally:
+            self.session.listeners.discard(changed)
             worker.cancel()
             with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
                 await worker

@@ -308,6 +308,7 @@ const LL = (() => {
         const note = JSON.parse(message);
         if (note.id != null && this.flying?.id === note.id) this.flying = null;
         if (note.type === "error") this.on.error(note.message);
+        if (note.type === "changed") this.on.changed?.();
         return this.pump();
       }
       const size = new DataView(message).getUint32(0, true);

@@ -17,6 +17,7 @@ LL.views.layers = class {
       ready: () => this.ready(),
       frame: (parts, info) => this.frame(parts, info),
       live: () => this.send(),
+      changed: () => this.draw(true),
       status: (kind) => this.status.kind(kind),
       error: (sentence) => this.status.error(sentence),
     });

@@ -15,6 +15,7 @@ LL.views.traverse = class {
       ready: () => { if (this.seat.engine.kind !== "rerun" || !this.host.data.image) this.draw(); },
       frame: (parts, info) => this.frame(parts, info),
       live: () => this.send(),
+      changed: () => this.draw(),
       status: (kind) => { this.status.kind(kind); this.metricsEngine = kind; },
       error: (sentence) => this.status.error(sentence),
     });
