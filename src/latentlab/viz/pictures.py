@@ -1,0 +1,434 @@
+"""One call, ``show``, from any result to the picture of it, the same in app, notebook and file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from latentlab.analysis.activations import Activations, EditComparison, FeatureMaps, UnitRanking
+from latentlab.analysis.encoding import Encoding
+from latentlab.analysis.interpolation import Interpolation
+from latentlab.analysis.projection import Projection
+from latentlab.analysis.results import Result, draw_with
+from latentlab.analysis.traversal import SwapGrid, Traversal, TraversalGrid
+from latentlab.viz import images, lettering
+from latentlab.viz.colours import diverging
+from latentlab.viz.media import png_bytes, save_media
+from latentlab.viz.raster import bars, raster_map
+
+_MOST_ROWS = 8
+_MOST_BARS = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A drawn result.
+
+    Attributes:
+        image: the still picture, RGB.
+        caption: what it is, with certificate and provenance, in one line.
+    """
+
+    image: Image.Image
+    caption: str
+    movie: Callable[[], Sequence[Image.Image]] | None = field(default=None, repr=False)
+
+    @cached_property
+    def frames(self) -> tuple[Image.Image, ...]:
+        """The pictures of the animation, drawn when first asked for; the still alone where nothing moves."""
+        return tuple(self.movie()) if self.movie is not None else (self.image,)
+
+    def save(self, path: str | Path, fps: float = 12) -> Path:
+        """Writes the picture.
+
+        Args:
+            path: ending in .png or .jpg (the still), .gif or .mp4 (the frames).
+            fps: frames a second.
+
+        Raises:
+            ValueError: on another ending, or .mp4 without the video extra.
+            OSError: if the folder is not there or can't be written.
+        """
+        moving = Path(path).suffix.lower() in (".gif", ".mp4")
+        return save_media(self.frames if moving else (self.image,), path, fps, self.caption)
+
+    def png(self) -> bytes:
+        """The still as PNG."""
+        return png_bytes(self.image, self.caption)
+
+    def _repr_png_(self) -> bytes:
+        return self.png()
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.png()).decode()
+        return f'<img src="data:image/png;base64,{data}" alt="{escape(self.caption, quote=True)}">'
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    still: Image.Image
+    title: str
+    movie: Callable[[], Sequence[Image.Image]] | None = None
+
+
+_DRAW: dict[type, Callable[..., _Drawing]] = {}
+
+
+def show(result: Result, *, caption: bool = True, **options: Any) -> Picture:
+    """Draws a result.
+
+    Args:
+        result: what an analysis returned.
+        caption: write the caption (what it is, certificate, provenance) below the still picture, too.
+        options: how to draw it: ``scale`` (pixels of an image's pixel) for all that show images,
+            ``animate`` for traversals (frames come by themselves; False keeps the still alone),
+            ``colour`` and ``size`` for projections, ``columns``, ``off`` and ``each`` for feature maps,
+            ``count`` for comparisons.
+
+    Raises:
+        TypeError: for what is no result, or an option that this kind of result does not have.
+    """
+    draw = next((_DRAW[c] for c in type(result).__mro__ if c in _DRAW), None)
+    if draw is None:
+        raise TypeError(f"Nothing is known about drawing a {type(result).__name__}; expected {_kinds()}.")
+    known = set(draw.__kwdefaults__ or {})
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise TypeError(
+            f"A {type(result).__name__} is not drawn with {unknown[0]!r}; its options: {', '.join(sorted(known))}."
+        )
+    drawing = draw(result, **options)
+    line = f"{drawing.title} · {_proof(result.certificate)} · {_origin(result)}".replace(" ·  · ", " · ")
+    still = lettering.captioned(drawing.still, line) if caption else drawing.still
+    return Picture(still, line, drawing.movie)
+
+
+def _kinds() -> str:
+    return ", ".join(sorted(c.__name__ for c in _DRAW))
+
+
+def _drawn(kind: type) -> Callable[[Callable[..., _Drawing]], Callable[..., _Drawing]]:
+    """Registers a drawing function, for ``show`` and for notebooks."""
+
+    def register(draw: Callable[..., _Drawing]) -> Callable[..., _Drawing]:
+        _DRAW[kind] = draw
+        draw_with(kind, lambda result: show(result)._repr_html_())
+        return draw
+
+    return register
+
+
+def _proof(certificate: Mapping[str, Any]) -> str:
+    parts = []
+    for name, value in certificate.items():
+        if isinstance(value, (tuple, list)):
+            value = f"{min(value):.3g} to {max(value):.3g}" if len(value) else "none"
+        elif isinstance(value, float):
+            value = f"{value:.3g}"
+        parts.append(f"{name.replace('_', ' ')} {value}")
+    return ", ".join(parts)
+
+
+def _origin(result: Result) -> str:
+    origin = result.provenance
+    parts = [f"model {origin.weights_digest[:8]}"] if origin.weights_digest else []
+    if origin.seed is not None:
+        parts.append(f"seed {origin.seed}")
+    if origin.versions.get("latentlab"):
+        parts.append(f"latentlab {origin.versions['latentlab']}")
+    return ", ".join(parts)
+
+
+def _there_and_back(count: int) -> list[int]:
+    return [*range(count), *range(count - 2, 0, -1)]
+
+
+def _number(value: float) -> str:
+    text = f"{value:.2f}"
+    return "0.00" if text == "-0.00" else text
+
+
+@_drawn(Traversal)
+def _traversal(result: Traversal, *, scale: int | None = None, animate: bool = True) -> _Drawing:
+    rows, steps = result.images.shape[:2]
+    effects = result.effect / max(float(result.effect.max()), 1e-12)
+    labels, shared = [], all(np.array_equal(v, result.values[0], equal_nan=True) for v in result.values)
+    for i, name in enumerate(result.dims):
+        last = result.lengths[i] - 1
+        lines = (
+            [name]
+            if result.categorical[i]
+            else [name, f"{_number(result.values[i, 0])} to {_number(result.values[i, last])}"]
+        )
+        if rows > 1:
+            lines.append(f"effect {100 * effects[i]:.0f} %")
+        labels.append("\n".join(lines))
+    columns = [_number(v) for v in result.values[0]] if shared and not any(result.categorical) else None
+    if shared and columns:
+        labels = ["\n".join(line for line in text.split("\n") if " to " not in line) for text in labels]
+    still = images.grid(result.images, row_labels=labels, column_labels=columns, scale=scale)
+    what = {
+        "prior": "prior range",
+        "posterior": "posterior range",
+        "sigma": "around the code",
+        "values": "values given",
+    }
+
+    def movie() -> list[Image.Image]:
+        size = scale or images.fitting_scale(result.images.shape, rows, cell=128)
+        frames = []
+        for t in _there_and_back(steps):
+            step = np.minimum(
+                round(t / max(steps - 1, 1) * 1e6) / 1e6 * (result.lengths - 1), result.lengths - 1
+            )
+            at = step.round().astype(int)
+            row = result.images[np.arange(rows), at]
+            texts = [
+                f"{n} {int(v)}" if c else f"{n} {_number(v)}"
+                for n, v, c in zip(
+                    result.dims, result.values[np.arange(rows), at], result.categorical, strict=True
+                )
+            ]
+            columns_ = max(1, min(rows, 5))
+            padded = np.full((-(-rows // columns_) * columns_, *row.shape[1:]), np.nan, dtype=row.dtype)
+            padded[:rows] = row
+            sheets = [
+                images.strip(
+                    padded[k : k + columns_],
+                    labels=[*texts[k : k + columns_], *[""] * (columns_ - len(texts[k : k + columns_]))],
+                    scale=size,
+                )
+                for k in range(0, rows, columns_)
+            ]
+            frames.append(images.above(sheets))
+        return _same_size(frames)
+
+    title = f"Traversal of {_listed(result.dims)}, {what.get(result.span, result.span)}"
+    return _Drawing(still, title, movie if animate else None)
+
+
+@_drawn(TraversalGrid)
+def _traversal_grid(result: TraversalGrid, *, scale: int | None = None, animate: bool = True) -> _Drawing:
+    # The array's rows go down; a person expects the larger y on top.
+    order = np.argsort(-np.asarray(result.y_values), kind="stable")
+    x, y = result.dims
+    still = images.grid(
+        np.asarray(result.images)[order],
+        row_labels=[f"{y} {_number(v)}" for v in np.asarray(result.y_values)[order]],
+        column_labels=[_number(v) for v in result.x_values],
+        title="",
+        scale=scale or images.fitting_scale(result.images.shape, result.images.shape[1], cell=72),
+        gap=1,
+    )
+    named = Image.new("RGB", (still.width, still.height + 20), (255, 255, 255))
+    named.paste(still, (0, 0))
+    lettering.write(named, (still.width / 2, still.height - 2), x, anchor="ma")
+
+    def movie() -> list[Image.Image]:
+        size = scale or images.fitting_scale(result.images.shape, 1, cell=192)
+        frames = []
+        for k, i in enumerate(order):
+            columns = range(len(result.x_values))
+            for j in columns if k % 2 == 0 else reversed(columns):
+                text = f"{x} {_number(result.x_values[j])}, {y} {_number(result.y_values[i])}"
+                frames.append(images.strip(result.images[i, j][None], labels=[text], scale=size))
+        return _same_size(frames)
+
+    return _Drawing(named, f"Grid of {x} (across) and {y} (up)", movie if animate else None)
+
+
+@_drawn(SwapGrid)
+def _swap_grid(result: SwapGrid, *, scale: int | None = None, animate: bool = True) -> _Drawing:
+    rows, columns = result.images.shape[:2]
+    block = " and ".join(result.block)
+    scale = scale or images.fitting_scale(result.images.shape, columns + 1)
+    gap = 3
+    body = images.grid(result.images, scale=scale, gap=gap)
+    head = images.grid(result.column_images[None], scale=scale, gap=gap)
+    side = images.grid(result.row_images[:, None], scale=scale, gap=gap)
+    corner = Image.new("RGB", (side.width, head.height), (255, 255, 255))
+    sheet = images.above([images.beside([corner, head], 8), images.beside([side, body], 8)], 8)
+
+    def movie() -> list[Image.Image]:
+        frames = []
+        for j in range(columns):
+            cells = np.concatenate([result.column_images[j][None], result.images[:, j]])
+            frames.append(
+                images.strip(cells, labels=[block, *[f"row {i}" for i in range(rows)]], scale=scale)
+            )
+        return _same_size(frames)
+
+    still = images.titled(sheet, f"{block} from the column, all else from the row")
+    return _Drawing(still, f"Swap grid of {block}", movie if animate else None)
+
+
+@_drawn(Interpolation)
+def _interpolation(result: Interpolation, *, scale: int | None = None, animate: bool = True) -> _Drawing:
+    still = images.strip(result.images, labels=[f"{t:.2f}" for t in result.t], scale=scale)
+
+    def movie() -> list[Image.Image]:
+        size = scale or images.fitting_scale(result.images.shape, 1, cell=192)
+        return _same_size(
+            [
+                images.strip(result.images[i][None], labels=[f"t = {result.t[i]:.2f}"], scale=size)
+                for i in _there_and_back(len(result.t))
+            ]
+        )
+
+    return _Drawing(still, f"Interpolation ({result.method})", movie if animate else None)
+
+
+@_drawn(Encoding)
+def _encoding(result: Encoding, *, count: int = 32) -> _Drawing:
+    order = result.order[:count]
+    labels = [f"{result.dim_names[i]}" for i in order]
+    title = f"KL of {result.n:,} images of {result.dataset}, {int(result.active.sum())} of {len(result.active)} active"
+    still = bars(
+        result.kl_per_dim[order],
+        labels,
+        unit="nats",
+        title="KL a latent",
+        faint=[not result.active[i] for i in order],
+    )
+    return _Drawing(still, title)
+
+
+@_drawn(Projection)
+def _projection(result: Projection, *, colour: Any = None, size: int = 640) -> _Drawing:
+    if colour is None and result.factor_names and result.factors is not None:
+        colour = result.factor_names[0]
+    method = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}.get(result.method, result.method)
+    title = f"{method} of {len(result.points):,} codes"
+    if isinstance(colour, str):
+        title += f", coloured by {colour}"
+    return _Drawing(raster_map(result, colour, size=size), title)
+
+
+@_drawn(FeatureMaps)
+def _feature_maps(
+    result: FeatureMaps,
+    *,
+    scale: int | None = None,
+    columns: int | None = None,
+    off: Sequence[int] = (),
+    each: bool = False,
+) -> _Drawing:
+    sheet = images.feature_sheet(
+        result.maps, columns=columns, off=off, scale=scale, each=each, title=result.address
+    )
+    if result.image is not None:
+        role = "input" if result.network == "encoder" else "image"
+        sheet = images.beside(
+            [images.strip(result.image[None], labels=[role], scale=_image_scale(result.image)), sheet]
+        )
+    return _Drawing(sheet, f"Feature maps of {result.address}")
+
+
+@_drawn(Activations)
+def _activations(result: Activations, *, count: int = 12) -> _Drawing:
+    rows = []
+    for address, state in zip(result.addresses, result.states.values(), strict=True):
+        first = np.asarray(state)[0]
+        maps = first.reshape(first.shape[0], *(first.shape[1:] if first.ndim == 3 else (1, 1)))[:count]
+        shape = "x".join(map(str, first.shape))
+        edge = max(maps.shape[1:])
+        rows.append(
+            images.feature_sheet(
+                maps, columns=count, scale=max(1, round(48 / edge)), title=f"{address}  {shape}"
+            )
+        )
+    return _Drawing(images.above(rows), f"Activations of {result.network}, first {count} units a stage")
+
+
+@_drawn(EditComparison)
+def _edit_comparison(
+    result: EditComparison, *, scale: int | None = None, count: int = _MOST_ROWS
+) -> _Drawing:
+    where = (
+        ", ".join(f"{e.get('operation', 'ablate')} {e['stage']}{_units(e)}" for e in result.edits)
+        or "no edits"
+    )
+    if result.original.ndim != 4 or result.original.shape[1] not in (1, 3):
+        top = np.argsort(-np.abs(result.difference[0].ravel()))[:_MOST_BARS]
+        still = bars(
+            np.abs(result.difference[0].ravel())[top], [f"output {i}" for i in top], title="Change of outputs"
+        )
+        return _Drawing(still, f"Edit: {where}")
+    n = min(count, len(result.original))
+    scale = scale or images.fitting_scale(result.original.shape, 3, cell=128 if n <= 3 else 80)
+    limit = images.difference_limit(result.difference[:n])
+    cells = [
+        [
+            images.to_pil(result.original[i], scale),
+            images.to_pil(result.edited[i], scale),
+            images.difference(result.difference[i], limit, scale=scale),
+        ]
+        for i in range(n)
+    ]
+    sheet = images.sheet(
+        cells,
+        column_labels=["original", "edited", "difference"],
+        row_labels=[f"{100 * c:.2g} %\nchange" for c in result.change[:n]],
+    )
+    bar = images.with_bar(
+        Image.new("RGB", (sheet.width - 20, 1), (255, 255, 255)),
+        diverging,
+        f"-{limit:.2g}",
+        "0",
+        f"+{limit:.2g}",
+    )
+    still = images.above([sheet, images.titled(bar, "", 6)])
+
+    def movie() -> list[Image.Image]:
+        frames = []
+        for name, pictures in (("original", result.original), ("edited", result.edited)):
+            frames += [images.strip(pictures[:n], labels=[name, *[""] * (n - 1)], scale=scale)] * 8
+        return _same_size(frames)
+
+    return _Drawing(still, f"Edit: {where}", movie)
+
+
+@_drawn(UnitRanking)
+def _unit_ranking(result: UnitRanking, *, count: int = _MOST_BARS) -> _Drawing:
+    top = result.order[:count]
+    still = bars(
+        100 * result.effect[top],
+        [f"unit {result.units[i]}" for i in top],
+        unit="%",
+        title=f"{result.address}: change of the image without the unit",
+    )
+    return _Drawing(still, f"Units of {result.address} by effect, over {result.per_input.shape[1]} inputs")
+
+
+def _units(edit: Mapping[str, Any]) -> str:
+    units = edit.get("units")
+    if units is None:
+        return ""
+    return f":{','.join(map(str, units[:6]))}{'…' if len(units) > 6 else ''}"
+
+
+def _image_scale(image: np.ndarray) -> int:
+    return images.fitting_scale(image.shape, 1, cell=160)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:5])} and {len(names) - 5} more"
+
+
+def _same_size(frames: Sequence[Image.Image]) -> list[Image.Image]:
+    """Frames on paper of one size: labels of different length would make an animation jump."""
+    wide, high = max(f.width for f in frames), max(f.height for f in frames)
+    sized = []
+    for frame in frames:
+        sheet = Image.new("RGB", (wide, high), (255, 255, 255))
+        sheet.paste(frame, (0, 0))
+        sized.append(sheet)
+    return sized
