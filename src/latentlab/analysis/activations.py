@@ -228,7 +228,9 @@ def activations(
         network=subject.name,
         certificate={},
         provenance=provenance(
-            model, {"network": subject.name, "inputs": h, "stages": list(states), "edits": edits}, seed
+            model,
+            {"network": subject.name, "inputs": h, "stages": list(states), "edits": edits},
+            seed if inputs is None else None,
         ),
     )
 
@@ -322,7 +324,7 @@ def compare_edits(
         original, edited = (
             in_chunks(lambda p, e=e: subject.output(p, e), h, batch_size) for e in ((), edits)
         )
-        empty = in_chunks(lambda p: subject.output(p, idle), h[:1]) - original[:1]
+        empty = to_numpy((subject.output(h[:1], idle) - subject.output(h[:1], ())).abs().max())
         codes: list[np.ndarray | None] = [None, None]
         if subject.codes(h[:1], ()) is not None:
             codes = [in_chunks(lambda p, e=e: subject.codes(p, e), h, batch_size) for e in ((), edits)]  # type: ignore
@@ -340,7 +342,7 @@ def compare_edits(
         codes_edited=codes[1],
         edits=tuple(edit.to_dict() for edit in edits),
         network=subject.name,
-        certificate={"change": float(change.mean()), "empty_edit_change": float(np.abs(empty).max())},
+        certificate={"change": float(change.mean()), "empty_edit_change": float(empty)},
         provenance=provenance(
             model,
             {"network": subject.name, "inputs": h, "edits": edits},

@@ -289,7 +289,7 @@ def traverse(
             model,
             {"z": start, "dims": [s[0] for s in strips], "values": values, "steps": steps, "span": span,
              "coverage": coverage, "edits": edits, "encoding": _name_of(encoding)},
-            seed,
+            seed if z is None else None,
         ),
     )  # fmt: skip
 
@@ -367,7 +367,7 @@ def traverse_grid(
             model,
             {"z": start, "dims": [x_name, y_name], "values": values, "steps": steps, "span": span,
              "coverage": coverage, "edits": edits, "encoding": _name_of(encoding)},
-            seed,
+            seed if z is None else None,
         ),
     )  # fmt: skip
 

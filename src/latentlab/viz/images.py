@@ -164,7 +164,7 @@ def strip(
 def difference(
     difference: Any, limit: float | None = None, *, scale: int = 1, bar: bool = False
 ) -> Image.Image:
-    """A signed difference of images, mean over channels: blue where darker, white for none, red where brighter.
+    """A signed difference, mean over channels: blue where darker, white for none, red where brighter.
 
     Args:
         difference: (channels, height, width) or (height, width), signed.
@@ -290,6 +290,18 @@ def titled(picture: Image.Image, title: str, margin: int = _MARGIN) -> Image.Ima
         lettering.write(framed, (margin, margin), title, size=lettering.LARGE)
     framed.paste(picture, (margin, head))
     return framed
+
+
+def with_axis_names(picture: Image.Image, x: str, y: str) -> Image.Image:
+    """The picture with the name of its horizontal axis below and that of the vertical one, turned, beside it."""
+    band = lettering.line_height() + 4
+    named = Image.new("RGB", (picture.width + band, picture.height + band), PAPER)
+    named.paste(picture, (band, 0))
+    lettering.write(named, (band + picture.width / 2, picture.height), x, colour=FAINT, anchor="ma")
+    side = Image.new("RGB", (picture.height, band), PAPER)
+    lettering.write(side, (picture.height / 2, 3), y, colour=FAINT, anchor="ma")
+    named.paste(side.rotate(90, expand=True), (0, 0))
+    return named
 
 
 def beside(pictures: Sequence[Image.Image], gap: int = 0) -> Image.Image:

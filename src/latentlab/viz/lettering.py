@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+import math
+from functools import cache, lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,6 +16,20 @@ _SPELLED = str.maketrans(
 )
 
 
+@lru_cache(maxsize=2048)
+def _letters(line: str, size: int) -> Image.Image:
+    """How much of each pixel a line of text covers.
+
+    Drawn four times as large and averaged: at this size the font's whole-pixel steps would crowd its letters.
+    """
+    ratio = 4
+    wide, high = width(line, size) + 2, line_height(size)
+    mask = Image.new("L", (wide * ratio, high * ratio))
+    middle = high * ratio / 2
+    ImageDraw.Draw(mask).text((0, middle), line, fill=255, font=font(size * ratio), anchor="lm")
+    return mask.resize((wide, high), Image.Resampling.BOX)
+
+
 @cache
 def font(size: int = NORMAL) -> ImageFont.FreeTypeFont:
     """Pillow's scalable default font."""
@@ -23,9 +38,8 @@ def font(size: int = NORMAL) -> ImageFont.FreeTypeFont:
 
 def width(text: str, size: int = NORMAL) -> int:
     """Width of a text in pixels; that of its longest line."""
-    return max(
-        (round(font(size).getlength(line.translate(_SPELLED))) for line in text.split("\n")), default=0
-    )
+    lines = text.translate(_SPELLED).split("\n")
+    return max(math.ceil(font(size * 4).getlength(line) / 4) for line in lines)
 
 
 def line_height(size: int = NORMAL) -> int:
@@ -55,15 +69,16 @@ def write(
         text: one or more lines.
         size: height of the letters in pixels.
         colour: RGB.
-        anchor: Pillow's two letters: l, m, r for left, middle, right; a for the top, m for the middle.
+        anchor: two letters: l, m, r for left, middle, right; a for the top, m for the middle.
     """
-    draw = ImageDraw.Draw(image)
     lines = text.translate(_SPELLED).split("\n")
     x, y = position
     if anchor[1] == "m":
-        y -= line_height(size) * (len(lines) - 1) / 2
+        y -= line_height(size) * len(lines) / 2
     for line in lines:
-        draw.text((x, y), line, fill=colour, font=font(size), anchor=anchor)
+        mask = _letters(line, size)
+        shift = {"l": 0.0, "m": width(line, size) / 2, "r": width(line, size)}[anchor[0]]
+        image.paste(colour, (round(x - shift), round(y)), mask)
         y += line_height(size)
 
 

@@ -126,14 +126,32 @@ def _drawn(kind: type) -> Callable[[Callable[..., _Drawing]], Callable[..., _Dra
     return register
 
 
+# How a certificate's numbers are put in words; "{}" is the number.
+_WORDS = {
+    "loop_difference": "batch and single runs agree to {}",
+    "off_axis": "other latents move by {}",
+    "contains_start": "share of ranges that hold the code {}",
+    "data_inside": "share of the data inside {}",
+    "block_spread": "block within a column differs by {}",
+    "rest_spread": "rest within a row by {}",
+    "end_difference": "ends hit to {}",
+    "empty_edit_change": "edits of amount 0 change {}",
+    "neighbours_kept_by_chance": "by chance {}",
+    "kl_total": "KL {} nats per image",
+    "silent": "silent units {}",
+    "silent_share": "silent pairs {}",
+    "half_of_units": "half of the effect in {} units",
+}
+
+
 def _proof(certificate: Mapping[str, Any]) -> str:
     parts = []
     for name, value in certificate.items():
         if isinstance(value, (tuple, list)):
             value = f"{min(value):.3g} to {max(value):.3g}" if len(value) else "none"
         elif isinstance(value, float):
-            value = f"{value:.3g}"
-        parts.append(f"{name.replace('_', ' ')} {value}")
+            value = f"{value:.2g}" if abs(value) < 0.01 else f"{value:.3g}"
+        parts.append(_WORDS.get(name, name.replace("_", " ") + " {}").format(value))
     return ", ".join(parts)
 
 
@@ -159,7 +177,6 @@ def _number(value: float) -> str:
 @_drawn(Traversal)
 def _traversal(result: Traversal, *, scale: int | None = None, animate: bool = True) -> _Drawing:
     rows, steps = result.images.shape[:2]
-    effects = result.effect / max(float(result.effect.max()), 1e-12)
     labels, shared = [], all(np.array_equal(v, result.values[0], equal_nan=True) for v in result.values)
     for i, name in enumerate(result.dims):
         last = result.lengths[i] - 1
@@ -169,7 +186,7 @@ def _traversal(result: Traversal, *, scale: int | None = None, animate: bool = T
             else [name, f"{_number(result.values[i, 0])} to {_number(result.values[i, last])}"]
         )
         if rows > 1:
-            lines.append(f"effect {100 * effects[i]:.0f} %")
+            lines.append(f"change {100 * result.effect[i]:.1f} %")
         labels.append("\n".join(lines))
     columns = [_number(v) for v in result.values[0]] if shared and not any(result.categorical) else None
     if shared and columns:
@@ -222,15 +239,13 @@ def _traversal_grid(result: TraversalGrid, *, scale: int | None = None, animate:
     x, y = result.dims
     still = images.grid(
         np.asarray(result.images)[order],
-        row_labels=[f"{y} {_number(v)}" for v in np.asarray(result.y_values)[order]],
+        row_labels=[_number(v) for v in np.asarray(result.y_values)[order]],
         column_labels=[_number(v) for v in result.x_values],
         title="",
         scale=scale or images.fitting_scale(result.images.shape, result.images.shape[1], cell=72),
         gap=1,
     )
-    named = Image.new("RGB", (still.width, still.height + 20), (255, 255, 255))
-    named.paste(still, (0, 0))
-    lettering.write(named, (still.width / 2, still.height - 2), x, anchor="ma")
+    named = images.with_axis_names(still, x, y)
 
     def movie() -> list[Image.Image]:
         size = scale or images.fitting_scale(result.images.shape, 1, cell=192)

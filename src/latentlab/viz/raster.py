@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from latentlab.analysis.projection import Projection
 from latentlab.viz import lettering
 from latentlab.viz.colours import ACCENT, FAINT, INK, LINE, PAPER, category, diverging, on_paper, sequential
-from latentlab.viz.images import titled, with_bar
+from latentlab.viz.images import titled, with_axis_names, with_bar
 
 _OVERSAMPLING = 2
 _MOST_CATEGORIES = 12
@@ -44,7 +44,7 @@ def raster_map(
     paints = _paints(len(points), values, names)
     # In random order, or the last category would cover the others; the order does not depend on the data.
     order = np.random.default_rng(0).permutation(len(points))
-    radius = int(np.clip(round(11 - 2.1 * np.log10(max(len(points), 1))), 1, 8)) * _OVERSAMPLING / 2
+    radius = int(np.clip(round(12.5 - 2.2 * np.log10(max(len(points), 1))), 1, 8)) * _OVERSAMPLING / 2
     canvas = np.full((big, big, 3), 255, dtype=np.uint8)
     span = int(np.ceil(radius))
     for dy in range(-span, span + 1):
@@ -115,16 +115,7 @@ def _with_axes(picture: Image.Image, projection: Projection) -> Image.Image:
     else:
         method = {"umap": "UMAP", "tsne": "t-SNE"}.get(projection.method, projection.method)
         names = [f"{method} {i + 1}" for i in range(2)]
-    band = lettering.line_height(lettering.SMALL) + 4
-    sheet = Image.new("RGB", (picture.width + band, picture.height + band), PAPER)
-    sheet.paste(picture, (band, 0))
-    lettering.write(
-        sheet, (band + picture.width / 2, picture.height + 3), names[0], size=11, colour=FAINT, anchor="ma"
-    )
-    side = Image.new("RGB", (picture.height, band), PAPER)
-    lettering.write(side, (picture.height / 2, 0), names[1], size=11, colour=FAINT, anchor="ma")
-    sheet.paste(side.rotate(90, expand=True), (0, 0))
-    return sheet
+    return with_axis_names(picture, *names)
 
 
 def _legend(values: np.ndarray | None, label: str, names: tuple[str, ...] | None) -> Image.Image | None:
