@@ -85,7 +85,7 @@ def locatello(image_shape: ImageShape, dim: int, outputs: int, width: int = 32, 
     generator["fc2"] = nn.Sequential(
         *_linear(hidden, flat), nn.Unflatten(1, (widths[-1], sizes[-1], sizes[-1]))
     )
-    ups = [widths[-1], widths[-1], *reversed(widths[1:-1])][:depth]
+    ups = widths[:0:-1]
     for i in range(depth, 1, -1):
         k = depth - i
         up = _up(ups[k], ups[k + 1], sizes[i], sizes[i - 1])

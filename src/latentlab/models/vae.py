@@ -25,6 +25,11 @@ def posterior_size(space: LatentSpace) -> int:
     return 2 * space.dim
 
 
+def _full(outputs: Tensor) -> Tensor:
+    """Half-precision outputs in 32 bits: distributions and losses are never computed in fewer."""
+    return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
+
+
 class VAE(nn.Module):
     """A VAE over a latent space of normal blocks.
 
@@ -88,7 +93,7 @@ class VAE(nn.Module):
             raise ValueError(
                 f"Expected images (batch, {', '.join(map(str, self.image_shape))}); got {tuple(x.shape)}."
             )
-        mean, log_var = self.encoder.run(x, edits).float().chunk(2, dim=1)
+        mean, log_var = _full(self.encoder.run(x, edits)).chunk(2, dim=1)
         std = (0.5 * log_var.clamp(*_LOG_VAR_RANGE)).exp()
         parts = {
             name: NormalDistribution(mean[:, where], std[:, where], validate_args=False)
@@ -99,7 +104,7 @@ class VAE(nn.Module):
     def likelihood(self, z: Tensor, edits: Iterable[Edit] = ()) -> Distribution:
         """p(x | z) of codes (batch, dim)."""
         self.latent_space.check(z)
-        return self.observation(self.generator.run(z, edits).float())
+        return self.observation(_full(self.generator.run(z, edits)))
 
     def decode(self, z: Tensor, edits: Iterable[Edit] = ()) -> Tensor:
         """Mean images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""

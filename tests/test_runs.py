@@ -1,0 +1,211 @@
+"""Run directories: what is written is read back; what is damaged or hostile is refused with a sentence."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from latentlab.config import BlockConfig, DataConfig, Experiment, VAEConfig
+from latentlab.models.build import build_model
+from latentlab.models.contract import weights_digest
+from latentlab.runs import Run, Workspace, atomic_write, list_runs, read_table, resolve_device, save_weights
+
+EXPERIMENT = Experiment(
+    name="tiny",
+    data=DataConfig("digits", {"split": "train"}),
+    model=VAEConfig(blocks=[BlockConfig("pose", 2), BlockConfig("content", 3)], width=4, hidden=8),
+)
+SHAPE = (1, 32, 32)
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    run = Run.create(tmp_path / "tiny", EXPERIMENT, SHAPE)
+    save_weights(build_model(EXPERIMENT.model, SHAPE, seed=5), run.path / "weights.safetensors")
+    return run
+
+
+def test_a_run_gives_back_its_model_ready_for_analysis(run):
+    opened = Run.open(run.path, device="cpu")
+    original = build_model(EXPERIMENT.model, SHAPE, seed=5).eval()
+    assert opened.experiment == EXPERIMENT and opened.name == "tiny"
+    assert opened.digest == weights_digest(original)
+    assert not opened.model.training and not any(p.requires_grad for p in opened.model.parameters())
+    assert torch.equal(opened.model.sample(3, 0), original.sample(3, 0).detach())
+    assert opened.model is opened.model
+
+
+def test_weights_of_earlier_steps_can_be_opened(run):
+    for step in (0, 10, 100):
+        model = build_model(EXPERIMENT.model, SHAPE, seed=step)
+        save_weights(model, run.path / "checkpoints" / f"step-{step}.safetensors")
+    assert run.steps == [0, 10, 100]
+    assert run.at(10).digest == weights_digest(build_model(EXPERIMENT.model, SHAPE, seed=10))
+    assert run.at(10).digest != run.digest
+    with pytest.raises(ValueError, match=r"No weights of step 11 .*kept: 0, 10, 100"):
+        run.at(11)
+
+
+def test_missing_and_taken_folders_are_said(run, tmp_path):
+    with pytest.raises(OSError, match="No run at .*nowhere: a run is a folder with config.json"):
+        Run.open(tmp_path / "nowhere")
+    with pytest.raises(OSError, match="No run 'zoo:nope' ships"):
+        Run.open("zoo:nope")
+    with pytest.raises(OSError, match="No run 'zoo:../runs' ships"):
+        Run.open("zoo:../runs")
+    with pytest.raises(OSError, match="A run is at .*tiny already; continue it with --resume"):
+        Run.create(run.path, EXPERIMENT, SHAPE)
+    (run.path / "weights.safetensors").unlink()
+    with pytest.raises(OSError, match="No weights at"):
+        _ = Run.open(run.path).model
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="can't be written"):
+        Run.create(tmp_path / "file" / "run", EXPERIMENT, SHAPE)
+
+
+class _Bomb:
+    def __reduce__(self):
+        return (exec, ("import pathlib; pathlib.Path('/tmp/latentlab-bomb').write_text('went off')",))
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _pickled(path):
+    path.write_bytes(pickle.dumps(_Bomb()))
+
+
+def _torch_pickled(path):
+    torch.save({"a": torch.zeros(1)}, path)
+
+
+def _reshaped(path):
+    tensors = load_file(path)
+    key = sorted(tensors)[0]
+    save_file({**tensors, key: torch.zeros(7)}, path)
+
+
+def _extra(path):
+    save_file({**load_file(path), "evil": torch.zeros(7)}, path)
+
+
+def _not_finite(path):
+    tensors = load_file(path)
+    next(iter(tensors.values())).fill_(float("nan"))
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_truncate, "is damaged or no safetensors file"),
+        (_pickled, "is damaged or no safetensors file .*pickles are not loaded"),
+        (_torch_pickled, "is damaged or no safetensors file"),
+        (_reshaped, r"should have shape .*; got \(7,\)"),
+        (_extra, "tensor 'evil' is unexpected"),
+        (_not_finite, "numbers that are not finite"),
+    ],
+)
+def test_damaged_and_hostile_weights_are_refused_and_never_executed(run, damage, message):
+    from pathlib import Path
+
+    Path("/tmp/latentlab-bomb").unlink(missing_ok=True)
+    damage(run.path / "weights.safetensors")
+    with pytest.raises(ValueError, match=message):
+        _ = Run.open(run.path).model
+    assert not Path("/tmp/latentlab-bomb").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "must be a run's configuration of format 1; got 'list'"),
+        ('{"format": 99}', "of format 1; got 99"),
+        ('{"format": 1, "experiment": {"model": {"family": "os.system"}}}', "Unknown model family 'os.system'"),
+        ('{"format": 1, "experiment": {"name": "../../x"}}', "can't be empty, hidden or a path"),
+        ('{"format": 1, "experiment": {}}', "image_shape as three whole numbers; got None"),
+        ('{"format": 1, "experiment": {}, "image_shape": [1, 64, "64"]}', "three whole numbers"),
+        ("\xff", "should be a UTF-8 text"),
+    ],
+)
+def test_a_damaged_or_hostile_configuration_is_refused(run, text, message):
+    (run.path / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=message):
+        Run.open(run.path)
+
+
+def test_a_configuration_that_asks_for_a_giant_model_is_refused(run):
+    spec = json.loads((run.path / "config.json").read_text())
+    spec["image_shape"] = [1, 10**6, 10**6]
+    (run.path / "config.json").write_text(json.dumps(spec))
+    with pytest.raises(ValueError, match="square images of 28 to 128"):
+        _ = Run.open(run.path).model
+    (run.path / "config.json").write_text(" " * 5_000_000)
+    with pytest.raises(ValueError, match="should be a small text file"):
+        Run.open(run.path)
+
+
+def test_a_link_out_of_the_run_is_refused(run, tmp_path):
+    secret = tmp_path / "secret.safetensors"
+    (run.path / "weights.safetensors").rename(secret)
+    (run.path / "weights.safetensors").symlink_to(secret)
+    with pytest.raises(ValueError, match="leads out of the run's folder"):
+        _ = Run.open(run.path).model
+    (tmp_path / "passwords").write_text("x")
+    (run.path / "README.md").symlink_to(tmp_path / "passwords")
+    with pytest.raises(ValueError, match="leads out of the run's folder"):
+        _ = run.card
+
+
+def test_a_failed_write_leaves_what_stood_there(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path, "w") as file:
+        file.write("new")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_tables_skip_a_half_written_line(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss\n1,2.5\n2,1.5\n3,")
+    table = read_table(path)
+    assert np.array_equal(table["step"][:2], [1, 2]) and np.isnan(table["loss"][-1])
+    path.write_text("step,loss\n1,2.5\n2")
+    assert np.array_equal(read_table(path)["loss"], [2.5])
+    assert read_table(tmp_path / "none.csv") == {}
+
+
+def test_lists_show_good_and_bad_runs(run, tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "config.json").write_text("{")
+    found = {s.path.name: s for s in list_runs(tmp_path)}
+    assert found["tiny"].experiment == EXPERIMENT and found["tiny"].has_weights and not found["tiny"].error
+    assert "is no JSON" in found["bad"].error
+    assert Workspace(tmp_path).runs() == list_runs(tmp_path)
+    assert list_runs(tmp_path / "none") == []
+
+
+def test_cache_paths_are_plain_names_under_the_digest(run, tmp_path):
+    workspace = Workspace(tmp_path)
+    path = workspace.cache(run.digest, "encoding-2000")
+    assert path.parent.is_dir() and path.is_relative_to(tmp_path) and run.digest[:16] in str(path)
+    for digest, key in ((run.digest, "../x"), ("../..", "a"), (run.digest, "")):
+        with pytest.raises(ValueError, match="a plain key"):
+            workspace.cache(digest, key)
+
+
+def test_devices_are_resolved_or_refused():
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(ValueError, match="Unknown device 'gpu0'"):
+        resolve_device("gpu0")
+    if not torch.cuda.is_available():
+        assert resolve_device("auto").type == "cpu"
+        with pytest.raises(ValueError, match="no CUDA device"):
+            resolve_device("cuda")
