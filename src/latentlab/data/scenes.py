@@ -179,22 +179,28 @@ def trace(scale: int, shape: int, view: View, pixels: Tensor | None = None) -> t
         pixels = view.near(*(size * length for length in _BALLS[shape]))
     maps, middle = view.maps.clone(), _SUBPIXELS**2 // 2
     labels = view.region[middle].to(torch.uint8)
-    # So few at a time that torch does not wake its threads, whose meetings would cost more than the work.
-    for part in pixels.split(1000 if pixels.device.type == "cpu" else max(len(pixels), 1)):
-        maps[:, part], is_object = _shade(shape, size, view, part)
-        labels[part] = torch.where(is_object[middle], 2, labels[part])
+    # So few at a time, and here and below in operations that torch keeps to one thread: its pool works in
+    # steps too small for it, and beside a busy neighbour each of them would wait for the scheduler.
+    for part in pixels.split(800 if pixels.device.type == "cpu" else max(len(pixels), 1)):
+        shades, is_object = _shade(shape, size, view, part)
+        maps.index_copy_(1, part, shades)
+        center = torch.where(is_object[middle], 2, labels.index_select(0, part))
+        labels.index_copy_(0, part, center.to(torch.uint8))
     maps[0] *= _contact(shape, size, view.point[:, middle])
     return maps, labels.view(view.side, view.side)
 
 
 def _shade(shape: int, size: float, view: View, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The four maps (4, pixels), and which of the rays (subpixels, pixels) meet the object."""
-    rays, point, region = view.rays[:, :, pixels], view.point[:, :, pixels], view.region[:, pixels]
+    rays, point, region, distance, ambient, lamp = (
+        whole.index_select(-1, pixels)
+        for whole in (view.rays, view.point, view.region, view.distance, view.ambient, view.lamp)
+    )
     to_object, normal = _hit(shape, size, view.origin, rays)
-    is_object = to_object < view.distance[:, pixels]
+    is_object = to_object < distance
     normal = torch.where(is_object, normal, 0)
     shadow = torch.isfinite(_hit(shape, size, point, view.light)[0])
-    room = view.ambient[:, pixels] * _room_light(view.lamp[:, pixels] * ~shadow)
+    room = ambient * _room_light(lamp * ~shadow)
     # The object: the sky's half sphere, the lamp, and a little gloss.
     lamp = (normal * view.light).sum(0).clamp_(min=0)
     brightness = 0.43 + 0.11 * normal[2] + 0.46 * lamp
@@ -273,7 +279,7 @@ def _contact(shape: int, size: float, point: Tensor) -> Tensor:
     else:
         foot = {1: _CYLINDER[0], 2: 0.45 * _SPHERE, 3: 0.5 * _CAPSULE[0]}[shape] * size
         away = (torch.hypot(x, y) - foot).clamp(min=0)
-    return 1 - 0.4 * torch.exp(-away / (0.28 * size))
+    return 1 - 0.4 * torch.pow(math.exp(-1 / (0.28 * size)), away)
 
 
 # Half sides and radii at scale 1 (radius, height); every object stands on the floor at the origin.
@@ -340,16 +346,20 @@ def _meet_ball(radius: float, origin: Tensor, rays: Tensor) -> Tensor:
     b = (origin * rays).sum(0)
     # Distance of the line from the centre, squared: exact where b^2 - |o|^2 + r^2 would cancel.
     aside = ((origin - b * rays) ** 2).sum(0)
-    near = -b - (radius**2 - aside).clamp(min=0).sqrt()
+    near = -b - _root(radius**2 - aside)
     return torch.where((aside < radius**2) & (near > 0), near, math.inf)
 
 
 def _meet_pipe(radius: float, origin: Tensor, rays: Tensor) -> Tensor:
     a = (rays[0] ** 2 + rays[1] ** 2).clamp(min=1e-12)
     b = origin[0] * rays[0] + origin[1] * rays[1]
-    root = b * b - a * (origin[0] ** 2 + origin[1] ** 2 - radius**2)
-    near = (-b - root.clamp(min=0).sqrt()) / a
-    return torch.where((root > 0) & (near > 0), near, math.inf)
+    square = b * b - a * (origin[0] ** 2 + origin[1] ** 2 - radius**2)
+    near = (-b - _root(square)) / a
+    return torch.where((square > 0) & (near > 0), near, math.inf)
+
+
+def _root(square: Tensor) -> Tensor:
+    return square.clamp(min=0) * square.clamp(min=1e-20).rsqrt()
 
 
 def _upright(height: float, like: Tensor) -> Tensor:
