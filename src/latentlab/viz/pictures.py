@@ -17,6 +17,7 @@ from latentlab.analysis.activations import Activations, EditComparison, FeatureM
 from latentlab.analysis.encoding import Encoding
 from latentlab.analysis.interpolation import Interpolation
 from latentlab.analysis.projection import Projection
+from latentlab.analysis.readout import LinearReadout
 from latentlab.analysis.results import Result, draw_with
 from latentlab.analysis.traversal import SwapGrid, Traversal, TraversalGrid
 from latentlab.viz import images, lettering
@@ -314,6 +315,17 @@ def _encoding(result: Encoding, *, count: int = 32) -> _Drawing:
         faint=[not result.active[i] for i in order],
     )
     return _Drawing(still, title)
+
+
+@_drawn(LinearReadout)
+def _linear_readout(result: LinearReadout, *, count: int = _MOST_BARS) -> _Drawing:
+    names = [f"{n} (circular)" if c else n for n, c in zip(result.factors, result.circular, strict=True)]
+    labels = [label for name in names for label in (name, "shuffled")][: 2 * count]
+    values = np.stack([result.r2, result.null], axis=1).clip(0.0).ravel()[: 2 * count]
+    still = bars(
+        values, labels, title="Held-out R2 of a linear fit", faint=[i % 2 == 1 for i in range(len(labels))]
+    )
+    return _Drawing(still, "Linear fits from the latents to the factors")
 
 
 @_drawn(Projection)
