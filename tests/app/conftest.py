@@ -17,17 +17,25 @@ ACTIVE = (4, 1)  # coordinates that carry something, by falling KL; all others a
 
 
 def planted_run(
-    folder: Path, name: str, seed: int, data: DataConfig | None = None, blocks: list[BlockConfig] | None = None
+    folder: Path,
+    name: str,
+    seed: int,
+    data: DataConfig | None = None,
+    blocks: list[BlockConfig] | None = None,
 ) -> Run:
     """A run with random weights whose encoder speaks through the latents ACTIVE only."""
     config = VAEConfig(latents=LATENTS, blocks=blocks, width=8, hidden=32)
-    experiment = Experiment(name=name, data=data or DataConfig("sprites"), model=config, objective=BetaVAE(4.0))
+    experiment = Experiment(
+        name=name, data=data or DataConfig("sprites"), model=config, objective=BetaVAE(4.0)
+    )
     run = Run.create(folder / name, experiment, (1, 64, 64))
     model = build_model(config, (1, 64, 64), seed)
     with torch.no_grad():
         head = next(m for m in reversed(list(model.encoder.modules())) if isinstance(m, torch.nn.Linear))
         dim = model.latent_space.dim
-        images = run.dataset().images(run.dataset().sample(64, 0)) if data is None else torch.rand(64, 1, 64, 64)
+        images = (
+            run.dataset().images(run.dataset().sample(64, 0)) if data is None else torch.rand(64, 1, 64, 64)
+        )
         features = model.encoder.run(images)
         mean = features[:, :dim]
         gain = torch.zeros(dim)

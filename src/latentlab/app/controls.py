@@ -51,7 +51,6 @@ def sidebar(picker: bool = True) -> None:
         "Seed",
         min_value=0,
         max_value=LARGEST_SEED,
-        value=0,
         key="seed",
         bind="query-params",
         help="Decides everything drawn by chance: the same seed always shows the same pictures.",
@@ -193,7 +192,8 @@ def starting_point(run: Run) -> Start:
             )
         else:
             st.button(
-                "🎲 Another seed",
+                "Another seed",
+                icon=":material/casino:",
                 on_click=_roll,
                 args=("seed", LARGEST_SEED + 1),
                 help="Draws another latent (R).",
@@ -264,18 +264,25 @@ def _image_picker(run: Run, data: FactorDataset) -> int:
     last = len(data) - 1
     if not 0 <= st.session_state.get("image", 0) <= last:
         del st.session_state["image"]
-    default = int(data.sample(1, 0)[0])
+    if "image" not in st.session_state and "image" not in st.query_params:
+        st.session_state["image"] = int(data.sample(1, 0)[0])  # number 0 is a corner of most grids
     index = st.number_input(
         "Image",
         min_value=0,
         max_value=last,
-        value=default,
         key="image",
         bind="query-params",
         width=150,
         help=f"Number of the image in the data set, 0 to {last:,}.",
     )
-    st.button("🎲", key="roll-image", on_click=_roll, args=("image", last + 1), help="A random image.")
+    st.button(
+        "",
+        icon=":material/casino:",
+        key="roll-image",
+        on_click=_roll,
+        args=("image", last + 1),
+        help="A random image.",
+    )
     if data.factor_space is not None:
         with st.popover("By factor", help="Choose the image by what is in it."):
             _factor_picker(data, index)
@@ -285,7 +292,7 @@ def _image_picker(run: Run, data: FactorDataset) -> int:
     )
     with st.container(horizontal=True, gap="xsmall", width="content"):
         for number, picture in zip(shown, pictures, strict=True):
-            key = f"{'chosen' if number == index else 'thumb'}-thumb-{number}"
+            key = f"thumb-{'chosen' if number == index else 'other'}-{number}"
             st.button(
                 f"![Image {number}]({picture})",
                 key=key,
@@ -395,26 +402,11 @@ def active_names(run: Run, encoding: Encoding | None) -> list[str]:
     return active or [names[int(i)] for i in encoding.order[:2]]
 
 
-def latent_label(run: Run, encoding: Encoding | None) -> Any:
-    """A function that names a latent in a menu: "z3 · 2.1 nats", and its meaning where it has one."""
-    names, space = meanings(run), run.model.latent_space
-
-    def label(name: str) -> str:
-        words = [names.get(name, name)]
-        if encoding is not None:
-            words.append(f"{encoding.kl_per_dim[space.index(name)]:.1f} nats")
-        return " · ".join(words)
-
-    return label
-
-
-def menu(label: str, options: Sequence[str], index: int, key: str, name: Any, meaning: str) -> str:
+def menu(label: str, options: Sequence[str], index: int, key: str, meaning: str) -> str:
     """A menu bound to the address, which forgets a choice that the present run does not offer."""
     if st.session_state.get(key) not in (None, *options):
         del st.session_state[key]
-    return st.selectbox(
-        label, options, index=index, format_func=name, key=key, bind="query-params", help=meaning, width=210
-    )
+    return st.selectbox(label, options, index=index, key=key, bind="query-params", help=meaning, width=210)
 
 
 def reading_of(run: Run, start: Start) -> None:
@@ -429,27 +421,29 @@ def certificate(values: Mapping[str, Any], meaning: str) -> None:
     st.caption(meaning)
 
 
-def downloads(drawn: Any, result: Any, name: str, key: str, animated: bool = False) -> None:
-    """Buttons that save a drawn result: PNG, GIF where it can move, and its arrays with their provenance."""
+def drawn(result: Any, alt: str, key: str, name: str) -> None:
+    """Draws a result, says what proves it, and offers it as PNG, as GIF where it moves, and as data."""
+    from latentlab import viz
 
-    def gif() -> bytes:
-        from latentlab import viz
+    picture = viz.show(result, caption=False)
+    show(picture.image, alt)
+    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
+        _save("PNG", lambda: viz.show(result).png(), name, "png", "image/png", key)
+        if picture.movie is not None:
+            _save("GIF", lambda: viz.images.gif_bytes(picture.frames, fps=12), name, "gif", "image/gif", key)
+        _save("Data", lambda: packed(result, name), name, "zip", "application/zip", key, DATA_HELP)
+        st.caption(picture.caption)
 
-        return viz.images.gif_bytes(viz.show(result, animate=True).frames, fps=12)
 
-    with st.container(horizontal=True, gap="xsmall"):
-        st.download_button("PNG", drawn.png, f"{name}.png", "image/png", key=f"{key}-png", on_click="ignore")
-        if animated:
-            st.download_button("GIF", gif, f"{name}.gif", "image/gif", key=f"{key}-gif", on_click="ignore")
-        st.download_button(
-            "Data",
-            lambda: packed(result, name),
-            f"{name}.zip",
-            "application/zip",
-            key=f"{key}-data",
-            on_click="ignore",
-            help="The arrays (npz) and where they come from (json), as latentlab.load_result reads them.",
-        )
+DATA_HELP = "The arrays (npz) and where they come from (json), as latentlab.load_result reads them."
+
+
+def _save(
+    label: str, data: Any, name: str, ending: str, mime: str, key: str, meaning: str | None = None
+) -> None:
+    st.download_button(
+        label, data, f"{name}.{ending}", mime, key=f"{key}-{ending}", on_click="ignore", help=meaning
+    )
 
 
 def packed(result: Any, name: str) -> bytes:
@@ -464,19 +458,17 @@ def packed(result: Any, name: str) -> bytes:
 
 def await_job(run: Run, question: str, key: Any, task: state.Job) -> Any:
     """The result of a background job; until it is there shows how far it is and looks again by itself."""
-    if task.wait(0.4):
-        if task.error:
-            st.error(task.error)
-            st.button(
-                "Try again", key=f"again-{question}", on_click=state.forget_job, args=(run, question, key)
-            )
-        return task.result
-    _watch(task)
-    return None
+    if not task.wait(0.4):
+        watch(task)
+    elif task.error:
+        st.error(task.error)
+        st.button("Try again", key=f"again-{question}", on_click=state.forget_job, args=(run, question, key))
+    return task.result
 
 
 @st.fragment(run_every=0.5)
-def _watch(task: state.Job) -> None:
+def watch(task: state.Job) -> None:
+    """Shows how far a job is; redraws the page when it has ended."""
     if task.done:
         st.rerun()
     st.progress(task.share, text=f"{task.message} ({task.seconds:.0f} s)")

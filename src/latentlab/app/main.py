@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import streamlit as st
 
 from latentlab.app import controls, engine, state, theme
+
+logger = logging.getLogger("latentlab.app")
 
 theme.apply()
 gallery = st.Page("views/gallery.py", title="Gallery", url_path="gallery", default=True)
@@ -21,4 +25,10 @@ if engine.serving():
 with st.sidebar:
     # The gallery has no picker: its cards choose the run, and their links may name it only where no widget does.
     controls.sidebar(picker=page != gallery)
-page.run()
+try:
+    page.run()
+except Exception:
+    if not engine.serving():  # a test must see it
+        raise
+    logger.exception("A page failed")
+    st.error("Something went wrong on this page; the details are in the terminal that runs latentlab.")

@@ -123,15 +123,29 @@ def encodes(run: Run) -> bool:
     return is_inference_model(run.model)
 
 
-def encoding(run: Run, n: int = ENCODED, seed: int = 0) -> Encoding | None:
-    """The posterior of ``n`` data images; None for a model without encoder or without its data at hand."""
+def encoding_job(run: Run, n: int = ENCODED, seed: int = 0, reconstruction: bool = False) -> Job | None:
+    """The job that encodes ``n`` data images; None for a model without encoder or without its data at hand."""
     if not encodes(run) or dataset_or_reason(run)[0] is None:
         return None
-    return computed(run, "encoding", (n, seed, data_key(run)), lambda: encode(run, n, seed))
+
+    def work(report: Callable[[float, str], None]) -> Encoding:
+        return encode(run, n, seed, report, reconstruction)
+
+    return job(run, "encoding", (n, seed, reconstruction, data_key(run)), work)
 
 
-def encode(run: Run, n: int, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> Encoding:
-    """Encodes ``n`` data images, or reads them back from the workspace, keyed by the weights."""
+def encode(
+    run: Run, n: int, seed: int, report: Callable[[float, str], None], reconstruction: bool = False
+) -> Encoding:
+    """Encodes ``n`` data images, or reads them back from the workspace, keyed by the weights.
+
+    Args:
+        run: whose model and data.
+        n: number of images, drawn by ``seed``.
+        seed: of the draw.
+        report: told how far it is.
+        reconstruction: measure each image's reconstruction error too, which takes several times as long.
+    """
     from latentlab.analysis import encode_dataset
 
     return encode_dataset(
@@ -140,8 +154,8 @@ def encode(run: Run, n: int, seed: int = 0, progress: Callable[[int, int], None]
         n,
         seed=seed,
         cache=_kept(run, "encoding", "", folder=True),
-        progress=progress,
-        reconstruction=True,
+        progress=lambda done, total: report(done / total, f"encoding {done:,} of {total:,}"),
+        reconstruction=reconstruction,
     )
 
 
@@ -274,9 +288,7 @@ def projection_job(run: Run, method: str, n: int, seed: int = 0) -> Job:
         from latentlab.analysis import load_result, project
 
         report(0.02, "encoding the data images …")
-        codes = encode(
-            run, n, seed, lambda done, total: report(0.6 * done / total, f"encoding {done:,} of {total:,}")
-        )
+        codes = encode(run, n, seed, lambda share, message: report(0.6 * share, message))
         stored = _kept(run, f"projection-{method}-{n}-{seed}", ".npz") if method != "pca" else None
         if stored is not None and stored.exists():
             try:

@@ -9,8 +9,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-SIDEBAR = 248
-"""Width of the sidebar in pixels: narrow enough for 1024 px wide screens."""
+SIDEBAR = 248  # pixels: narrow enough for screens 1024 px wide
 
 _SHARED = {
     "font": "sans-serif",
@@ -43,6 +42,7 @@ CONFIG: dict[str, object] = {
     "browser.gatherUsageStats": False,
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",
+    "runner.magicEnabled": False,
     "server.fileWatcherType": "none",
     **{f"theme.{name}": value for name, value in _SHARED.items()},
     **{f"theme.light.{name}": value for name, value in _LIGHT.items()},
@@ -62,8 +62,12 @@ _CSS = """
   height: 52px !important; max-height: none !important; width: auto; margin: 0;
   image-rendering: pixelated; border-radius: 4px;
 }
-[class*="st-key-chosen"] button { outline: 2px solid var(--st-primary-color, #0b6e8a); }
-.ll-facts { display: grid; grid-template-columns: auto 1fr; gap: .15rem .7rem; font-size: .86rem; margin: 0; }
+[class*="st-key-thumb-chosen"] button { outline: 2px solid var(--st-primary-color, #0b6e8a); }
+[data-testid="stPageLink"] a {
+  border: 1px solid color-mix(in srgb, currentColor 22%, transparent); border-radius: 6px; padding: .22rem .7rem;
+}
+[data-testid="stPageLink"] a:hover { border-color: #1489a8; }
+.ll-facts { display: grid; grid-template-columns: auto 1fr; gap: .15rem .7rem; font-size: .86rem; margin: 0; padding: 0; }
 .ll-facts dt { opacity: .62; } .ll-facts dd { margin: 0; text-align: right; overflow-wrap: anywhere; }
 .ll-figures { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; font-size: .86rem; }
 .ll-figures b { font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -84,9 +88,22 @@ def icon() -> Image.Image:
     return Image.fromarray(picture)
 
 
+def wordmark() -> str:
+    """The name in the sidebar, as SVG, in a tone that reads on light and on dark."""
+    cells = "".join(
+        f'<rect x="{2 + 8 * c}" y="{3 + 8 * r}" width="7" height="7" rx="1.5" fill="#1489a8" '
+        f'opacity="{0.35 + 0.16 * (r + c):.2f}"/>'
+        for r in range(3)
+        for c in range(3)
+    )
+    name = '<text x="34" y="21" font-family="sans-serif" font-size="18" font-weight="600" fill="#1489a8">latentlab</text>'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="122" height="30" viewBox="0 0 122 30">{cells}{name}</svg>'
+
+
 def apply() -> None:
     """Sets the page up; the first call of every script run."""
     st.set_page_config(page_title="latentlab", page_icon=icon(), layout="wide", initial_sidebar_state=SIDEBAR)
+    st.logo(wordmark(), size="large")
     st.html(f"<style>{_CSS}</style>")
 
 

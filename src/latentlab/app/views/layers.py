@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from latentlab import analysis, viz
+from latentlab import analysis
 from latentlab.app import components, controls, engine, state
 from latentlab.models.edits import Edit, edits_from_json, edits_to_json
 
@@ -118,8 +118,9 @@ def draw_change(run: Run, start: controls.Start, edits: tuple[Edit, ...]) -> Non
         st.info("No edit yet. Click a feature map above: its unit is switched off and the change shows here.")
         return
     result = compare(run, start, edits)
-    drawn = viz.show(result)
-    controls.show(drawn.image, alt="Original, edited and difference")
+    controls.drawn(
+        result, "Original, edited and difference", "change", controls.file_name(run.name, "edited")
+    )
     controls.certificate(
         {
             "Mean change": f"{float(result.change[0]):.4f}",
@@ -128,7 +129,6 @@ def draw_change(run: Run, start: controls.Start, edits: tuple[Edit, ...]) -> Non
         },
         "Changes of pixel values, 0 to 1; a pixel counts as changed above 1/255.",
     )
-    controls.downloads(drawn, result, controls.file_name(run.name, "edited"), "change")
 
 
 def rank(run: Run, stage: str) -> None:
@@ -142,8 +142,8 @@ def rank(run: Run, stage: str) -> None:
     )
     inputs = None
     if network == "encoder":
-        encoding = state.encoding(run)
-        inputs = state.dataset(run).images(encoding.indices[:RANKED_INPUTS]).cpu().numpy()
+        data = state.dataset(run)
+        inputs = data.images(data.sample(RANKED_INPUTS, seed)).cpu().numpy()
 
     def work(report):
         report(0.0, "switching units off …")

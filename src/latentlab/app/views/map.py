@@ -24,6 +24,7 @@ METHOD_HELP = (
 )
 SIZES = (2_000, 5_000, 10_000, 20_000)
 CATEGORIES = 24
+ERROR = "Reconstruction error"
 
 
 def page() -> None:
@@ -61,7 +62,6 @@ def pickers(data: FactorDataset) -> tuple[str, int]:
             "Points",
             sizes,
             index=min(1, len(sizes) - 1),
-            format_func=lambda n: f"{n:,}",
             key="points",
             bind="query-params",
             width=120,
@@ -73,8 +73,8 @@ def pickers(data: FactorDataset) -> tuple[str, int]:
 
 def colour_slot(data: FactorDataset) -> None:
     """The menu of what to colour by."""
-    options = [*data.labels, "KL", "Reconstruction error", "Nothing"]
-    controls.menu("Colour", options, 0, "colour", str, "What the colour of a point says.")
+    options = [*data.labels, "KL", ERROR, "Nothing"]
+    controls.menu("Colour", options, 0, "colour", "What the colour of a point says.")
 
 
 def layout(run: Run, data: FactorDataset, method: str, n: int) -> None:
@@ -101,7 +101,7 @@ def explore(run: Run, data: FactorDataset, encoding: Encoding, projection: Proje
             components.latent_map(
                 projection.points[:, :2],
                 key="map",
-                colour=colour_of(data, encoding, st.session_state.get("colour")),
+                colour=colour_of(run, data, encoding, st.session_state.get("colour")),
                 marker=None if place is None else position_of(projection, place),
                 marker_label="picked",
                 revision=identity,
@@ -134,12 +134,18 @@ def position_of(projection: Projection, place: dict) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def colour_of(data: FactorDataset, encoding: Encoding, chosen: str | None) -> components.Colour | None:
+def colour_of(
+    run: Run, data: FactorDataset, encoding: Encoding, chosen: str | None
+) -> components.Colour | None:
     """The colour of each point: a factor or label, KL, or reconstruction error."""
     if chosen == "KL":
         return components.Colour(encoding.kl.sum(1), "KL, nats")
-    if chosen == "Reconstruction error" and encoding.reconstruction_error is not None:
-        return components.Colour(encoding.reconstruction_error, "squared error a pixel")
+    if chosen == ERROR:
+        task = state.encoding_job(run, encoding.n, reconstruction=True)
+        measured = controls.await_job(run, "encoding", (encoding.n, 0, True, state.data_key(run)), task)
+        if measured is None or not np.array_equal(measured.indices, encoding.indices):
+            return None
+        return components.Colour(measured.reconstruction_error, "squared error a pixel")
     if encoding.factors is None or chosen not in encoding.factor_names:
         return None
     values = encoding.factors[:, list(encoding.factor_names).index(chosen)]
@@ -161,10 +167,12 @@ def show_point(run: Run, data: FactorDataset, encoding: Encoding, projection: Pr
     )
     words = controls.factor_words(data, index)
     st.caption(f"Image {index:,} of {run.config.data.name}" + (f": {words}" if words else ""))
-    values = {"KL": f"{float(encoding.kl[row].sum()):.1f} nats"}
-    if encoding.reconstruction_error is not None:
-        values["Squared error a pixel"] = f"{float(encoding.reconstruction_error[row]):.4f}"
-    controls.figures(values)
+    controls.figures(
+        {
+            "KL": f"{float(encoding.kl[row].sum()):.1f} nats",
+            "Squared error a pixel": f"{float(np.square(images[0] - images[1]).mean()):.4f}",
+        }
+    )
     st.page_link(
         "views/traverse.py",
         label="**Pull it in Traverse** →",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from latentlab import analysis, viz
+from latentlab import analysis
 from latentlab.app import components, controls, engine, state
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from latentlab.runs import Run
 
 SPANS = {"Data": "posterior", "Prior": "prior", "± 2 σ": 2.0, "± 3 σ": 3.0}
+PATIENCE = 1.0  # seconds to wait for the encoding before the sliders are shown without it
 SPAN_HELP = (
     "How far each latent is moved. **Data**: where the data's codes lie. **Prior**: the middle 95 % of the prior. "
     "**± 2 σ**, **± 3 σ**: so many prior standard deviations around the present latent."
@@ -37,7 +38,8 @@ def page() -> None:
 def live(run: Run, start: controls.Start) -> None:
     """The sliders and everything that follows the latent they hold."""
     with controls.one_sentence():
-        encoding = state.encoding(run)
+        task = state.encoding_job(run)
+        encoding = task.result if task is not None and task.wait(PATIENCE) else None
         edits = chosen_edits(run)
         token = engine.open_session("traverse", run.model, z=start.z, edits=edits)
         held = components.traverse(
@@ -54,7 +56,7 @@ def live(run: Run, start: controls.Start) -> None:
         )
         if start.image is not None:
             controls.reading_of(run, start)
-        explain(encoding)
+        explain(task)
         below(run, encoding, held.z, edits)
 
 
@@ -71,16 +73,21 @@ def chosen_edits(run: Run) -> tuple:
     return edits if keep else ()
 
 
-def explain(encoding: Encoding | None) -> None:
+def explain(task: state.Job | None) -> None:
     """One line on the order and range of the sliders."""
-    if encoding is None:
-        st.caption("Sliders span the middle 98 % of the prior; there are no encoded data to order them by.")
-        return
-    active = int(encoding.active.sum())
-    st.caption(
-        f"{active} of {len(encoding.active)} latents are active (KL above 0.1 nats over {encoding.n:,} data images). "
-        "Bars show KL: how much a latent tells about an image. Ranges span 98 % of the data's codes."
-    )
+    if task is not None and not task.done:
+        st.caption("Sliders span the prior until some data images are encoded; then they are sorted by KL.")
+        controls.watch(task)
+    elif task is None or task.error:
+        why = "there are no encoded data to order them by" if task is None else task.error
+        st.caption(f"Sliders span the middle 98 % of the prior: {why}.")
+    else:
+        encoding = task.result
+        st.caption(
+            f"{int(encoding.active.sum())} of {len(encoding.active)} latents are active (KL above 0.1 nats over "
+            f"{encoding.n:,} data images). Bars show KL: how much a latent tells about an image. "
+            "Ranges span 98 % of the data's codes."
+        )
 
 
 def below(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> None:
@@ -137,13 +144,13 @@ def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple
         (z.tobytes(), tuple(dims), steps, span, edits, encoding is not None),
         lambda: analysis.traverse(run.model, z, dims, steps=steps, span=span, encoding=encoding, edits=edits),
     )
-    drawn = viz.show(result)
-    controls.show(drawn.image, alt=f"Traversal strips of {', '.join(result.dims)}")
-    controls.certificate(
-        {"Largest effect": f"{result.dims[int(result.effect.argmax())]} ({result.effect.max():.3f})"},
-        "Effect is the mean change of a pixel, 0 to 1, between the two ends of a strip.",
+    controls.drawn(
+        result,
+        f"Traversal strips of {', '.join(result.dims)}",
+        "strips",
+        controls.file_name(run.name, "strips"),
     )
-    controls.downloads(drawn, result, controls.file_name(run.name, "strips"), "strips", animated=True)
+    st.caption("Effect: mean change of a pixel between a strip's two ends, relative to the strongest strip.")
 
 
 def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> None:
@@ -153,10 +160,9 @@ def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple)
     if len(menu) < 2:
         st.info("A plane needs two latents; this model has one.")
         return
-    label = controls.latent_label(run, encoding)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        x = controls.menu("Across", menu, 0, "across", label, "The latent that changes from left to right.")
-        y = controls.menu("Upwards", menu, 1, "upwards", label, "The latent that changes from bottom to top.")
+        x = controls.menu("Across", menu, 0, "across", "The latent that changes from left to right.")
+        y = controls.menu("Upwards", menu, 1, "upwards", "The latent that changes from bottom to top.")
         span = span_picker(encoding, "plane-range")
         steps = st.select_slider(
             "Steps", range(5, 14, 2), value=9, key="plane-steps", bind="query-params", width=150
@@ -172,9 +178,9 @@ def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple)
             run.model, z, (x, y), steps=steps, span=span, encoding=encoding, edits=edits
         ),
     )
-    drawn = viz.show(result)
-    controls.show(drawn.image, alt=f"Images over {x} (across) and {y} (upwards)")
-    controls.downloads(drawn, result, controls.file_name(run.name, x, y), "plane")
+    controls.drawn(
+        result, f"Images over {x} (across) and {y} (upwards)", "plane", controls.file_name(run.name, x, y)
+    )
 
 
 def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple) -> None:
@@ -192,7 +198,6 @@ def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple) -> None:
             list(space.block_names),
             0,
             "block",
-            str,
             "The block that each column brings along.",
         )
         rows = st.select_slider("Samples", range(3, 9), value=6, key="rows", bind="query-params", width=150)
@@ -207,10 +212,10 @@ def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple) -> None:
         (block, rows, seed, edits, codes is not None),
         lambda: analysis.swap_grid(run.model, codes, block, rows=rows, edits=edits, seed=seed),
     )
-    drawn = viz.show(result)
-    controls.show(drawn.image, alt=f"Swap grid of the block {block}")
+    controls.drawn(
+        result, f"Swap grid of the block {block}", "swaps", controls.file_name(run.name, "swap", block)
+    )
     st.caption(f"Each column brings its {block}, each row everything else; the diagonal is as it was.")
-    controls.downloads(drawn, result, controls.file_name(run.name, "swap", block), "swaps")
 
 
 def take_away(run: Run, z: np.ndarray) -> None:
