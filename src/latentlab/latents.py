@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.distributions import Distribution, OneHotCategorical
 from torch.distributions import Normal as NormalDistribution
 
+ACTIVE_NATS = 0.1
+"""A coordinate whose mean KL to the prior exceeds this, nats, counts as active everywhere."""
+
 
 def _uniform(n: int, dim: int, generator: torch.Generator) -> Tensor:
     return torch.rand((n, dim), generator=generator)

@@ -19,6 +19,7 @@ import torch
 
 from latentlab.analysis.inference import BATCH_SIZE, device_of, inference, needs_encoder, to_numpy
 from latentlab.analysis.results import Result, array_digest, load_result, provenance
+from latentlab.latents import ACTIVE_NATS
 
 _PROBED_IMAGES = 8
 
@@ -91,7 +92,7 @@ def encode_dataset(
     cache: str | Path | None = None,
     progress: Callable[[int, int], object] | None = None,
     reconstruction: bool = False,
-    kl_threshold: float = 0.1,
+    kl_threshold: float = ACTIVE_NATS,
     variance_threshold: float = 0.01,
 ) -> Encoding:
     """Encodes images of a data set.

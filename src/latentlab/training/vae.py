@@ -15,11 +15,10 @@ from torch import Tensor
 
 from latentlab.config import Experiment
 from latentlab.data.factors import FactorDataset
+from latentlab.latents import ACTIVE_NATS
 from latentlab.models.contract import ElboTerms
 from latentlab.models.vae import VAE
 from latentlab.objectives.variational import Objective
-
-ACTIVE_NATS = 0.05
 
 
 def stream_seed(seed: int, stream: str, step: int) -> int:

@@ -1,0 +1,142 @@
+"""The command line: every verb on a small run, and one line for what went wrong."""
+
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from latentlab.cli import main
+from latentlab.runs import Run
+
+TINY = [
+    "--data.options", '{"image_size": 32}',
+    "--model.width", "4", "--model.hidden", "8", "--model.latents", "3",
+    "--batch_size", "8", "--log_every", "2", "--device", "cpu", "--quiet",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    out = str(folder / "a")
+    assert main(["train", "sprites-beta-vae", *TINY, "--max_steps", "4", "--objective.beta", "6", "--out", out]) == 0
+    return folder / "a"
+
+
+def test_train_overrides_a_named_experiment_and_writes_a_card(trained):
+    run = Run.open(trained, "cpu")
+    assert run.experiment.objective.beta == 6.0 and run.experiment.max_steps == 4
+    assert run.experiment.learning_rate == 5e-4  # what was not overridden is the experiment's own
+    assert run.experiment.model.latents == 3
+    assert run.card.startswith("---\nlibrary_name: latentlab")
+    for figure in ("R² on held-out images", "| scale | orientation | x | y |", "KL by latent", run.digest[:16]):
+        assert figure in run.card
+    for picture in ("samples.png", "traversal.png"):
+        with Image.open(trained / picture) as image:
+            assert image.width > 64
+
+
+def test_train_reads_yaml_and_picks_a_free_folder(tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "name: mine\ndata: {name: sprites, options: {image_size: 32}}\nmax_steps: 2\nbatch_size: 4\n"
+        "objective: {class_path: BetaVAE, init_args: {beta: 3}}\n"
+        "model: {class_path: VAEConfig, init_args: {latents: 2, width: 4, hidden: 8, network: locatello}}\n"
+    )
+    for _ in range(2):
+        assert main(["train", str(file), "--runs", str(tmp_path), "--device", "cpu", "--quiet"]) == 0
+    names = sorted(p.name for p in tmp_path.iterdir() if p.is_dir())
+    assert names == ["mine", "mine-2"]
+    assert Run.open(tmp_path / "mine", "cpu").experiment.model.network == "locatello"
+    assert "latentlab explore --runs" in capsys.readouterr().out
+
+
+def test_smoke_runs_a_few_steps(tmp_path):
+    assert main(["train", "sprites-beta-vae", *TINY, "--smoke", "--out", str(tmp_path / "s")]) == 0
+    assert Run.open(tmp_path / "s", "cpu").experiment.max_steps == 20
+
+
+def test_an_experiment_file_is_a_script(tmp_path):
+    from latentlab.config import experiments_folder
+
+    script = experiments_folder() / "sprites_beta_vae.py"
+    done = subprocess.run(
+        [sys.executable, str(script), *TINY, "--max_steps", "2", "--out", str(tmp_path / "r")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Run.open(tmp_path / "r", "cpu").experiment.max_steps == 2
+
+
+@pytest.mark.parametrize("name", ["strip.png", "strip.gif"])
+def test_traverse_draws_the_named_dims(trained, tmp_path, name):
+    out = tmp_path / "new" / name
+    assert main(["traverse", str(trained), "--dims", "0,z2", "--steps", "5", "--out", str(out)]) == 0
+    with Image.open(out) as image:
+        assert image.format == name.split(".")[1].upper()
+        assert name == "strip.png" or image.n_frames >= 5
+
+
+def test_traverse_makes_grids_and_starts_from_an_image(trained, tmp_path):
+    out = tmp_path / "grid.png"
+    arguments = ["--grid", "z0,z1", "--steps", "4", "--image", "1000", "--span", "2", "--at", "0"]
+    assert main(["traverse", str(trained), *arguments, "--out", str(out)]) == 0
+    assert out.stat().st_size > 500
+
+
+def test_project_draws_a_map_and_saves_its_result(trained, tmp_path):
+    from latentlab import load_result
+
+    out, codes = tmp_path / "map.png", tmp_path / "map"
+    arguments = ["--count", "200", "--colour", "shape", "--out", str(out), "--codes", str(codes)]
+    assert main(["project", str(trained), *arguments]) == 0
+    with Image.open(out) as image:
+        assert image.width >= 300
+    assert load_result(codes).points.shape == (200, 2)
+
+
+def test_lists_name_what_there_is(trained, capsys):
+    assert main(["models", "--runs", str(trained.parent)]) == 0
+    shown = capsys.readouterr().out
+    assert str(trained) in shown and "BetaVAE(beta=6.0)" in shown and "sprites-beta-vae" in shown
+    assert main(["datasets"]) == 0
+    shown = capsys.readouterr().out
+    assert "737,280 images, 1 x 64 x 64" in shown and "shape, scale, orientation, x, y" in shown
+    assert main(["doctor"]) == 0
+    assert "torch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "sprites"], "Unknown experiment 'sprites'; known: digits-vae"),
+        (["train", "nowhere.yaml"], "No file nowhere.yaml"),
+        (["train", "sprites-beta-vae", "--objective.bita", "6"], "Option 'bita' is not accepted"),
+        (["train", "sprites-beta-vae", "--objective.beta", "-1"], r"objective.beta must lie in"),
+        (["train", "sprites-beta-vae", "--max_steps", "many"], "max_steps"),
+        (["train", "sprites-beta-vae", "--data.name", "cats", "--out", "x"], "cats"),
+        (["train", "--resume", "nowhere"], "No run at nowhere"),
+        (["traverse", "zoo:nope", "--out", "a.png"], "No run 'zoo:nope' ships with latentlab"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_exit_status_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("latentlab: ") and message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_dims_and_spans_are_answered_with_the_valid_ones(trained, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "a.png")]
+    for arguments, message in (
+        (["--dims", "z9"], "z0, z1, z2"),
+        (["--grid", "z0"], "--grid takes two latents"),
+        (["--span", "wide"], '--span takes "posterior", "prior" or a number'),
+        (["--swap", "z"], "no blocks to swap"),
+        (["--dims", "0", "--swap", "z"], "Choose one of --dims, --grid and --swap"),
+    ):
+        assert main(["traverse", str(trained), *arguments, *out]) == 2
+        assert message in capsys.readouterr().err
