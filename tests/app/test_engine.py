@@ -629,12 +629,15 @@ def test_points_keep_their_token_until_they_change(registry, monkeypatch):
 # ---- server ------------------------------------------------------------------------------------------------------
 
 
-def test_routes_follow_the_servers_base_path(monkeypatch):
+def test_routes_answer_under_the_servers_base_path_and_no_other(port, registry, monkeypatch):
     options(monkeypatch, server_baseUrlPath="/tools/lab/")
-    assert [route.path for route in server.routes()] == [
-        "/tools/lab/ll/decode",
-        "/tools/lab/ll/points/{token}",
-    ]
+    token = registry.open("anna", "traverse", Planted()).token
+    assert quadrants(Client(port, token, path="/tools/lab/ll/decode").image([1, 0, 0])) == [255, 0, 0, 255]
+    with pytest.raises(InvalidStatus):
+        Client(port, token, path="/elsewhere/ll/decode")
+    points = registry.publish("anna", "map", b"x")
+    assert get(port, f"/tools/lab/ll/points/{points}")[0] == 200
+    assert get(port, f"/elsewhere/ll/points/{points}")[0] == 403
 
 
 def test_a_taken_port_gets_one_sentence():

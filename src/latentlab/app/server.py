@@ -25,6 +25,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
     from starlette.requests import Request as HttpRequest
     from streamlit.starlette import App
 
@@ -115,13 +116,18 @@ def check_port(port: int, address: str = "127.0.0.1") -> None:
 
 
 def routes() -> list[Route | WebSocketRoute]:
-    """Our routes, under the server's base path."""
-    base = _option("server.baseUrlPath").strip("/")
-    prefix = f"/{base}/ll" if base else "/ll"
+    """Our routes, at the root and under the server's base path (known only once the options have been read)."""
     return [
-        WebSocketRoute(f"{prefix}/decode", decode_socket),
-        Route(f"{prefix}/points/{{token}}", points, methods=["GET"]),
+        WebSocketRoute("/ll/decode", decode_socket),
+        WebSocketRoute("/{base:path}/ll/decode", decode_socket),
+        Route("/ll/points/{token}", points, methods=["GET"]),
+        Route("/{base:path}/ll/points/{token}", points, methods=["GET"]),
     ]
+
+
+def _under_base(connection: HTTPConnection) -> bool:
+    base = connection.path_params.get("base")
+    return base is None or base == _option("server.baseUrlPath").strip("/")
 
 
 @asynccontextmanager
@@ -186,7 +192,7 @@ async def points(request: HttpRequest) -> Response:
             "none",
         )
     )
-    if foreign or not is_host_allowed(host):
+    if foreign or not is_host_allowed(host) or not _under_base(request):
         return PlainTextResponse("This page may not read these points.", 403)
     data = _engine().registry.blob(request.path_params["token"])
     if data is None:
@@ -206,7 +212,7 @@ async def points(request: HttpRequest) -> Response:
 async def decode_socket(websocket: WebSocket) -> None:
     """WebSocket /ll/decode: the protocol "latentlab", the session's token as second subprotocol."""
     headers = websocket.headers
-    if not origin_allowed(headers.get("origin"), headers.get("host")):
+    if not origin_allowed(headers.get("origin"), headers.get("host")) or not _under_base(websocket):
         await websocket.close(POLICY)  # before accepting: the client sees 403
         return
     protocols = [p.strip() for p in headers.get("sec-websocket-protocol", "").split(",")]
@@ -250,6 +256,8 @@ class _Connection:
                 asyncio.run_coroutine_threadsafe(_say(self.websocket, "changed", lock=self.sending), loop)
 
         self.session.listeners.add(changed)
+        # Measured once, before the first edit needs them for its checks.
+        loop.run_in_executor(self.session.worker, self.session.shapes).add_done_callback(_quietly)
         try:
             await self._read()
         except WebSocketDisconnect:
@@ -368,6 +376,11 @@ def _sentence(error: Exception) -> str:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"A control message holds finite numbers; got {name}.")
+
+
+def _quietly(future: asyncio.Future) -> None:
+    if not future.cancelled() and future.exception() is not None:
+        logger.warning("stages could not be measured: %s", future.exception())
 
 
 async def _say(websocket: WebSocket, kind: str, message: str | None = None, lock=None, **fields: Any) -> None:

@@ -90,8 +90,7 @@ const LL = (() => {
     const focused = (event) => event.composedPath().includes(root);
     const onKey = (event) => {
       const target = event.composedPath()[0];
-      const elsewhere = !focused(event) && target !== document.body && target !== document.documentElement;
-      if (event.ctrlKey || event.metaKey || event.altKey || typing(target) || !(focused(event) || (over && !elsewhere))) return;
+      if (event.ctrlKey || event.metaKey || event.altKey || typing(target) || !(over || focused(event))) return;
       if (handle(event)) { event.preventDefault(); event.stopImmediatePropagation(); }
     };
     const enter = () => { over = true; }, leave = () => { over = false; };
@@ -162,7 +161,7 @@ const LL = (() => {
     };
     const background = read("--st-background-color", "#ffffff");
     const result = {
-      background, text: read("--st-text-color", "#222222"), primary: read("--st-primary-color", "#3f7fd6"),
+      font: style.fontFamily, background, text: read("--st-text-color", "#222222"), primary: read("--st-primary-color", "#3f7fd6"),
       dark: background[0] * 0.299 + background[1] * 0.587 + background[2] * 0.114 < 128,
     };
     probe.remove();

@@ -83,11 +83,13 @@ LL.views.layers = class {
         const titles = { generator: "Generator (decoder)", encoder: "Encoder", discriminator: "Discriminator" };
         nodes.push(el("h4", {}, titles[owner] ?? owner));
       }
-      const shape = stage.shape.length === 3 ? `${stage.shape[0]} maps of ${stage.shape[1]}×${stage.shape[2]}` : `${stage.shape[0]} units`;
+      const map = stage.shape.length === 3, [units, h, w] = stage.shape;
+      const shape = map ? `${units} ${units === 1 ? "map" : "maps"} of ${h}×${w}` : `${units} units`;
       const mark = el("span", { class: "ll-mark", title: "edited units" });
-      const title = [stage.kind, stage.parameters ? `${stage.parameters.toLocaleString("en")} parameters` : ""].filter(Boolean).join(" · ");
+      const title = [shape, stage.kind, stage.parameters ? `${stage.parameters.toLocaleString("en")} parameters` : ""].filter(Boolean).join(" · ");
       const node = el("button", { type: "button", class: "ll-stage", title, "data-stage": stage.address,
-        onclick: () => this.open(stage.address) }, el("span", {}, stage.label || name), mark, el("small", {}, shape));
+        onclick: () => this.open(stage.address) }, el("span", { class: "ll-label" }, stage.label || name), mark,
+        el("small", {}, map ? `${units} · ${h}×${w}` : units));
       this.stageButtons.set(stage.address, { node, mark, shape });
       nodes.push(node);
     }
@@ -373,7 +375,7 @@ LL.views.layers = class {
   showChips() {
     const text = (edit) => {
       const operation = edit.operation ?? "ablate", value = edit.value ?? 0;
-      const units = !edit.units ? "all units" : edit.units.length > 4 ? `${edit.units.length} units` : `unit ${edit.units.join(", ")}`;
+      const units = !edit.units ? "all units" : edit.units.length > 4 ? `${edit.units.length} units` : `unit${edit.units.length > 1 ? "s" : ""} ${edit.units.join(", ")}`;
       const what = { ablate: "off", scale: `×${value.toFixed(2)}`, set: `= ${value}`, shift: `${value < 0 ? "−" : "+"} ${Math.abs(value)}`, replace: "replaced" }[operation];
       return `${edit.stage.replace("generator.", "")}: ${units} ${what}${edit.region ? ", in a region" : ""}`;
     };
@@ -434,7 +436,7 @@ LL.views.layers = class {
     const row = getComputedStyle(this.results).flexDirection === "row";
     for (const { canvas } of Object.values(this.pictures)) {
       if (!canvas.dataset.drawn) { canvas.width = imageW; canvas.height = imageH; }
-      LL.fit(canvas, Math.min(row ? (side - 24) / 3 : side, 256), imageW, imageH);
+      LL.fit(canvas, Math.min(row ? (side - 24) / 3 : side, row ? 200 : 256), imageW, imageH);
     }
     const sheet = this.sheet, width = this.box.clientWidth;
     if (!sheet || !width) return;
@@ -448,7 +450,7 @@ LL.views.layers = class {
     // Whole multiples keep the maps' pixels equally large.
     if (!flat && size > w) size = Math.max(least, Math.floor(size / w) * w);
     const columns = Math.max(1, Math.min(n, Math.floor((width + gap) / (size + gap)))), rows = Math.ceil(n / columns);
-    this.grid = { columns, size, gap, units: n };
+    this.grid = LL.measured("layers").grid = { columns, size, gap, units: n };
     const ratio = window.devicePixelRatio || 1, cssW = columns * (size + gap) - gap, cssH = rows * (size + gap) - gap;
     this.canvas.width = Math.round(cssW * ratio);
     this.canvas.height = Math.round(cssH * ratio);
@@ -491,8 +493,8 @@ LL.views.layers = class {
         context.strokeStyle = "#2ba6b5";
         context.strokeRect(x + 1, y + 1, size - 2, size - 2);
         if (size >= 28) {
-          const label = `×${value.toFixed(1)}`;
-          context.font = "600 10px system-ui, sans-serif";
+          const label = `×${Math.round(value * 100) / 100}`;
+          context.font = `600 10px ${look.font}`;
           const labelWidth = context.measureText(label).width + 6;
           context.fillStyle = "#2ba6b5";
           context.fillRect(x, y + size - 13, labelWidth, 13);

@@ -57,15 +57,15 @@ def layers_state(key: str, edits: Sequence[Edit], stage: str, revision: str | in
     state = saved(key, "state")
     if state is None:
         return LayersState(tuple(edits), stage)
-    drawn_by = str(state.get("engine", "rerun"))
-    if str(state.get("revision")) != str(revision):
-        return LayersState(tuple(edits), str(state.get("stage") or stage), (), drawn_by)
-    return LayersState(
-        tuple(Edit.from_dict(dict(spec)) for spec in state.get("edits", ())),
-        str(state.get("stage") or stage),
-        tuple(int(u) for u in state.get("selected", ())),
-        drawn_by,
-    )
+    drawn_by = "server" if state.get("engine") == "server" else "rerun"
+    shown = str(state.get("stage") or stage)
+    try:
+        if str(state["revision"]) == str(revision):
+            made = tuple(Edit.from_dict(dict(spec)) for spec in state["edits"])
+            return LayersState(made, shown, tuple(int(u) for u in state.get("selected", ())), drawn_by)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass  # what a browser sends may be anything; the person then starts from the edits given
+    return LayersState(tuple(edits), shown, (), drawn_by)
 
 
 def layers(
@@ -122,8 +122,8 @@ def layers(
         key=key,
         data={
             "stages": [asdict(s) for s in stages],
-            "stage": stage,
-            "edits": [edit.to_dict() for edit in edits],
+            "stage": state.stage,
+            "edits": [edit.to_dict() for edit in state.edits],
             "image_shape": list(image_shape),
             "token": token,
             "base": base_path(),

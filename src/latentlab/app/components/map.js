@@ -417,7 +417,7 @@ LL.views.map = class {
       context.beginPath();
       context.arc(x, y, 2, 0, 7);
       context.fill();
-      context.font = "600 12px system-ui, sans-serif";
+      context.font = `600 12px ${look.font}`;
       context.lineWidth = 3;
       context.strokeStyle = paper;
       context.strokeText(label, x + 14, y + 4);

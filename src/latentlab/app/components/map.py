@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -141,11 +142,30 @@ def latent_map(
         on_polygon_change=on_lasso or nothing,
         on_expired_change=nothing,
     )
+    return _state(key, len(xy))
+
+
+def _state(key: str, n: int) -> MapState:
+    """The last pick and lasso; what a browser sent that makes no sense is passed over."""
     pick, lasso = saved(key, "pick") or {}, saved(key, "polygon") or {}
-    point, position, polygon = pick.get("point"), pick.get("position"), lasso.get("points")
-    return MapState(
-        point=None if point is None or not 0 <= int(point) < len(xy) else int(point),
-        position=None if position is None else (float(position[0]), float(position[1])),
-        polygon=None if not polygon else tuple((float(x), float(y)) for x, y in polygon),
-        serial=int(pick.get("serial", 0)),
-    )
+    point, position, polygon, serial = None, None, None, 0
+    try:
+        serial = int(pick.get("serial", 0))
+        if pick.get("point") is not None:
+            point = int(pick["point"]) if 0 <= int(pick["point"]) < n else None
+        elif pick.get("position") is not None:
+            position = _pair(pick["position"])
+    except (TypeError, ValueError, OverflowError):
+        point, position = None, None
+    try:
+        polygon = tuple(_pair(corner) for corner in lasso.get("points") or ()) or None
+    except (TypeError, ValueError, OverflowError):
+        polygon = None
+    return MapState(point, position, polygon, serial)
+
+
+def _pair(values: Sequence[float]) -> tuple[float, float]:
+    x, y = (float(v) for v in values)
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise ValueError(f"A position is two finite numbers; got {values!r}.")
+    return x, y

@@ -73,6 +73,10 @@ LL.views.traverse = class {
       }
       nodes.push(this.buildRow(axis, most));
     }
+    if (active.some((axis) => axis.kl != null)) {
+      nodes.unshift(el("div", { class: "ll-row ll-heads", "aria-hidden": "true" }, el("span"), el("span", {}, "Latent"),
+        el("span", { title: "KL divergence: how much this latent tells about an image" }, "KL"), el("span"), el("span", {}, "Value")));
+    }
     if (!active.length) nodes.push(el("p", { class: "ll-empty" }, "No latent of this model carries information yet."));
     if (idle.length) {
       nodes.push(el("details", { class: "ll-idle", open: !active.length },

@@ -70,15 +70,21 @@ def traverse_state(
     """The component's state, readable before it is drawn; ``z`` and ``locks`` until the person moves something."""
     given = np.asarray(z, np.float32).reshape(-1)
     state = saved(key, "state")
-    if state is None or str(state.get("revision")) != str(revision) or len(state.get("z", ())) != len(given):
-        engine = "rerun" if state is None else str(state.get("engine", "rerun"))
-        return TraverseState(given, tuple(locks), engine)
-    return TraverseState(
-        np.asarray(state["z"], np.float32),
-        tuple(int(i) for i in state.get("locks", ())),
-        str(state.get("engine", "rerun")),
-        int(state.get("seed", 0)),
-    )
+    if state is None:
+        return TraverseState(given, tuple(locks))
+    drawn_by = "server" if state.get("engine") == "server" else "rerun"
+    try:
+        moved = np.asarray(state["z"], np.float32)
+        if (
+            str(state["revision"]) == str(revision)
+            and moved.shape == given.shape
+            and np.isfinite(moved).all()
+        ):
+            held = tuple(int(i) for i in state.get("locks", ()))
+            return TraverseState(moved, held, drawn_by, int(state.get("seed", 0)))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        pass  # what a browser sends may be anything; the person then starts from the code given
+    return TraverseState(given, tuple(locks), drawn_by)
 
 
 def traverse(
@@ -125,7 +131,8 @@ def traverse(
         key=key,
         data={
             "axes": [asdict(axis) for axis in axes],
-            "z": [float(v) for v in np.asarray(z, np.float32).reshape(-1)],
+            # What the person has, so that a component mounted anew starts there.
+            "z": [float(v) for v in state.z],
             "drawn": [float(v) for v in state.z] if image is not None else None,
             "image_shape": list(image_shape),
             "token": token,
@@ -133,9 +140,9 @@ def traverse(
             "image": image,
             "source": image_data(source),
             "source_label": source_label,
-            "locks": list(locks),
+            "locks": list(state.locks),
             "revision": str(revision),
-            "seed": seed,
+            "seed": state.seed or seed,
             "height": height,
         },
         on_state_change=on_change or nothing,
