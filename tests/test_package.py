@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +84,12 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_version_is_the_installed_one():
     assert latentlab.__version__ == importlib.metadata.version("latentlab")
+
+
+def test_the_runs_that_ship_are_small_and_hold_nothing_to_unpickle():
+    zoo = Path(latentlab.__file__).parent / "zoo"
+    files = {folder.name: [path for path in folder.rglob("*") if path.is_file()] for folder in zoo.glob("*/")}
+    assert {"digits-vae", "scenes-vae", "sprites-beta-vae"} <= set(files)
+    for name, found in files.items():
+        assert sum(path.stat().st_size for path in found) <= 3e6, name
+        assert not {path.suffix for path in found} & {".ckpt", ".pt", ".pth", ".pkl", ".pickle"}, name
