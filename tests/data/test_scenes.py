@@ -186,7 +186,7 @@ def test_other_sizes_show_the_same_room(scenes):
     indices = small.sample(3, 0)
     shrunk = torch.nn.functional.avg_pool2d(scenes.images(indices), 2)
     assert (small.images(indices) - shrunk).abs().mean() < 0.01
-    with pytest.raises(ValueError, match=r"image size of scenes must be in 8\.\.512, got 4"):
+    with pytest.raises(ValueError, match=r"image size must be a whole number in 8\.\.512, got 4"):
         open_dataset("scenes", image_size=4)
 
 

@@ -163,7 +163,7 @@ def test_correlated_training_leaves_the_grid_alone(sprites):
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match='must be "black" or "noise", got \'stripes\''):
         open_dataset("sprites", background="stripes")
-    with pytest.raises(ValueError, match=r"image size of sprites must be in 8\.\.512, got 4"):
+    with pytest.raises(ValueError, match=r"image size must be a whole number in 8\.\.512, got 4"):
         open_dataset("sprites", image_size=4)
     with pytest.raises(ValueError, match="unknown factor 'posX'"):
         open_dataset("sprites", correlation={"posX": "y"})

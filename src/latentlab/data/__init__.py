@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from latentlab.data.catalogue import DatasetInfo, dataset_names, list_datasets, open_dataset
 
 if TYPE_CHECKING:
-    from latentlab.data.factors import Correlation, FactorDataset, FactorSpace
+    from latentlab.data.correlation import Correlation
+    from latentlab.data.factors import FactorDataset, FactorSpace
 
 __all__ = [
     "Correlation",
@@ -20,7 +21,11 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # These need torch, which listing the data sets does not.
-    if name in ("Correlation", "FactorDataset", "FactorSpace"):
+    if name == "Correlation":
+        from latentlab.data.correlation import Correlation
+
+        return Correlation
+    if name in ("FactorDataset", "FactorSpace"):
         from latentlab.data import factors
 
         return getattr(factors, name)

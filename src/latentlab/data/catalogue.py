@@ -61,6 +61,64 @@ _ENTRIES: dict[str, _Entry] = {
         ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
         "ray-traced here in the manner of 3D Shapes (Burgess and Kim, 2018); no file; Apache-2.0",
     ),
+    "digits": _Entry(
+        "latentlab.data.sources:open_digits",
+        1_797,
+        (1, 32, 32),
+        ("digit",),
+        "UCI optical recognition of handwritten digits (Alpaydin and Kaynak, 1998), CC BY 4.0",
+    ),
+    "mnist": _Entry(
+        "latentlab.data.sources:open_mnist",
+        70_000,
+        (1, 28, 28),
+        ("digit",),
+        "MNIST (LeCun, Cortes and Burges, 1998), CC BY-SA 3.0",
+        files=("MNIST/raw", "mnist"),
+    ),
+    "fashion-mnist": _Entry(
+        "latentlab.data.sources:open_fashion_mnist",
+        70_000,
+        (1, 28, 28),
+        ("garment",),
+        "Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017), MIT",
+        files=("FashionMNIST/raw", "fashion-mnist"),
+    ),
+    "cifar10": _Entry(
+        "latentlab.data.sources:open_cifar10",
+        60_000,
+        (3, 32, 32),
+        ("label",),
+        "CIFAR-10 (Krizhevsky, 2009); free for research, no licence stated",
+        files=("cifar-10-batches-bin",),
+    ),
+    "celeba": _Entry(
+        "latentlab.data.celeba:open_celeba",
+        202_599,
+        (3, 64, 64),
+        ("40 attributes",),
+        "CelebA (Liu et al., 2015); for non-commercial research only",
+        files=("celeba/img_align_celeba",),
+    ),
+    "folder": _Entry(
+        "latentlab.data.sources:open_folder", None, None, ("folder",), "your own images", takes_path=True
+    ),
+    "dsprites": _Entry(
+        "latentlab.data.grids:open_dsprites",
+        737_280,
+        (1, 64, 64),
+        ("shape", "scale", "orientation", "x", "y"),
+        "the original dSprites file, .npz (Matthey et al., 2017), Apache-2.0",
+        takes_path=True,
+    ),
+    "shapes3d": _Entry(
+        "latentlab.data.grids:open_shapes3d",
+        480_000,
+        (3, 64, 64),
+        ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
+        "the original 3D Shapes file, .h5 (Burgess and Kim, 2018), Apache-2.0",
+        takes_path=True,
+    ),
 }
 
 

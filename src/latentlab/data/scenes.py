@@ -8,7 +8,9 @@ import threading
 import torch
 from torch import Tensor
 
-from latentlab.data.factors import Correlation, FactorDataset, FactorSpace, Indices, as_indices
+from latentlab.data.arrays import check_image_size
+from latentlab.data.correlation import Correlation
+from latentlab.data.factors import FactorDataset, FactorSpace, Indices, as_indices
 from latentlab.data.sprites import hue_colors
 
 SHAPES = ("cube", "cylinder", "sphere", "capsule")
@@ -54,8 +56,7 @@ class Scenes(FactorDataset):
     """Channels of ``masks``: the first three divide the image, the last four divide ``object``."""
 
     def __init__(self, correlation: object = None, image_size: int = 64):
-        if not 8 <= image_size <= 512:
-            raise ValueError(f"the image size of scenes must be in 8..512, got {image_size}")
+        check_image_size(image_size)
         super().__init__(
             name="scenes",
             source="ray-traced here in the manner of 3D Shapes (Burgess and Kim, 2018); no file; Apache-2.0",

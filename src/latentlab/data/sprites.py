@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from latentlab.data.factors import Correlation, FactorDataset, FactorSpace
+from latentlab.data.arrays import check_image_size
+from latentlab.data.correlation import Correlation
+from latentlab.data.factors import FactorDataset, FactorSpace
 
 SHAPES = ("square", "ellipse", "heart")
 SPACE = FactorSpace(("shape", "scale", "orientation", "x", "y"), (3, 6, 40, 32, 32))
@@ -39,7 +41,7 @@ class Sprites(FactorDataset):
         image_size: Side in pixels; the shapes grow with it.
 
     Raises:
-        ValueError: An unknown background, an image size below 8, or a correlation that cannot be read.
+        ValueError: An unknown background, an image size outside 8 .. 512, or a correlation that cannot be read.
 
     References:
         beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework (Higgins et al.,
@@ -57,8 +59,7 @@ class Sprites(FactorDataset):
     ):
         if background not in ("black", "noise"):
             raise ValueError(f'the background of sprites must be "black" or "noise", got {background!r}')
-        if not 8 <= image_size <= 512:
-            raise ValueError(f"the image size of sprites must be in 8..512, got {image_size}")
+        check_image_size(image_size)
         space = FactorSpace(("color", *SPACE.names), (COLORS, *SPACE.sizes)) if color else SPACE
         super().__init__(
             name="sprites",
