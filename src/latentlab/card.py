@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from latentlab.models.contract import GenerativeModel
 from latentlab.runs import CARD, Run, atomic_write
 
 _IMAGES = 4000
 
 
-def preview(model: torch.nn.Module, path: Path) -> None:
+def preview(model: GenerativeModel, path: Path) -> None:
     """Draws a 4 x 8 grid of samples, always of the same codes, to a PNG."""
     from latentlab.viz import images
 
@@ -79,7 +80,7 @@ def write_card(run: Run, claim: str = "") -> str:
         f"KL {metrics['kl'][-1]:.2f} nats per image",
         f"- {count:,} images of the data: KL {encoding.kl_per_dim.sum():.2f} nats per image, "
         f"{int(encoding.active.sum())} of {len(order)} latents active, mean squared error per pixel "
-        f"{float(np.mean(encoding.reconstruction_error)):.5f}",
+        f"{float(np.mean(np.asarray(encoding.reconstruction_error))):.5f}",
         "- KL by latent, nats: "
         + ", ".join(f"{encoding.dim_names[i]} {encoding.kl_per_dim[i]:.2f}" for i in order),
     ]

@@ -7,6 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from latentlab.config import Experiment
 
 _RUN_HELP = 'a run: its folder, or "zoo:NAME" for one that ships with latentlab'
 
@@ -41,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"latentlab {__version__}")
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def verb(name: str, function: Callable, text: str) -> argparse.ArgumentParser:
+    def verb(name: str, function: Callable | None, text: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(verb=function)
         return sub
@@ -169,7 +173,7 @@ def _finish(run, claim: str) -> int:
     return 0
 
 
-def _defaults(experiment) -> dict:
+def _defaults(experiment: Experiment) -> dict:
     """An experiment as jsonargparse takes defaults: flat keys, classes by path."""
     import dataclasses
 
@@ -181,7 +185,7 @@ def _defaults(experiment) -> dict:
                 "class_path": f"{type(value).__module__}.{type(value).__qualname__}",
                 "init_args": dataclasses.asdict(value),
             }
-        elif dataclasses.is_dataclass(value):
+        elif field.name == "data":
             found.update({f"{field.name}.{k}": v for k, v in dataclasses.asdict(value).items()})
         else:
             found[field.name] = value
@@ -286,10 +290,8 @@ def models(options: argparse.Namespace) -> int:
     ):
         print(f"{title}:" if runs else f"{title}: none")
         for run in runs:
-            what = (
-                run.error
-                or f"{run.experiment.model.family}, {run.experiment.objective!r}, {run.experiment.data.name}"
-            )
+            made = run.experiment
+            what = f"{made.model.family}, {made.objective!r}, {made.data.name}" if made else run.error
             print(f"  {run.name:28} {what}")
     print("Experiments (latentlab train NAME):")
     for name in experiment_names():

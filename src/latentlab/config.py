@@ -260,6 +260,8 @@ def named_experiment(name: str) -> tuple[Experiment, str]:
         )
     path = experiments_folder() / f"{name.replace('-', '_')}.py"
     spec = importlib.util.spec_from_file_location(f"latentlab_experiment_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file.")
     module: types.ModuleType = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.EXPERIMENT, (module.__doc__ or "").strip()

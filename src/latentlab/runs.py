@@ -68,7 +68,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """ "auto" is the GPU where there is one, else the CPU.
+    """Resolves a device: auto is the GPU where there is one, else the CPU.
 
     Raises:
         ValueError: on a device that this machine or torch does not have.
@@ -198,7 +198,8 @@ class Run:
         """
         model = build_model(self.experiment.model, self.image_shape)
         load_weights(model, _inside(self.path, str(self.weights_path.relative_to(self.path))))
-        return model.to(resolve_device(self._device)).eval().requires_grad_(False)
+        model.to(resolve_device(self._device)).eval().requires_grad_(False)
+        return model
 
     @property
     def digest(self) -> str:

@@ -127,7 +127,9 @@ class AdaptedNetwork(nn.Module):
         for edit in edits:
             if edit.network == self.name:
                 mine.setdefault(self.stage_name(edit.stage), []).append(edit)
-        sources = {(stage, e.source) for stage, es in mine.items() for e in es if e.operation == "replace"}
+        sources = {
+            (stage, e.source or ()) for stage, es in mine.items() for e in es if e.operation == "replace"
+        }
         others: dict[tuple, Tensor] = {}
         for stage, source in sources:
             if len(source) != h[0].numel():
@@ -250,7 +252,7 @@ class AdaptedModel(nn.Module):
     def decode(self, z: Tensor, edits: Iterable[Edit] = ()) -> Tensor:
         """Images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""
         self.latent_space.check(z)
-        images = self._to_image(self.generator.run(z, edits))
+        images = self._to_image(_tensor(self.generator.run(z, edits)))
         return images.reshape(len(z), *self.image_shape).clamp(0.0, 1.0)
 
     def likelihood(self, z: Tensor, edits: Iterable[Edit] = ()) -> Distribution:
@@ -282,11 +284,18 @@ class AdaptedModel(nn.Module):
         return self.decode(self.latent_space.sample(n, seed, device))
 
 
+def _tensor(output: object) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise TypeError(f"Expected the decoder to give one tensor; got {type(output).__name__}.")
+    return output
+
+
 def _halves(output: object) -> tuple[Tensor, Tensor]:
     if isinstance(output, (tuple, list)) and len(output) == 2:
         return output[0], output[1]
     if isinstance(output, Tensor):
-        return output.chunk(2, dim=1)
+        mean, log_var = output.chunk(2, dim=1)
+        return mean, log_var
     raise TypeError(
         "Expected the encoder to give (mean, log_var) or one tensor with the two side by side; got "
         f"{type(output).__name__}. Pass to_posterior to read it."
@@ -334,9 +343,9 @@ def adapt_model(
     images = torch.zeros(1, *image_shape, device=device)
     generator = adapt(decoder, codes, "generator")
     own = adapt(encoder, images, "encoder") if encoder is not None else None
-    model = AdaptedModel(generator, own, space, tuple(image_shape), to_image, to_posterior, scale)
+    model = AdaptedModel(generator, own, space, image_shape, to_image, to_posterior, scale)
     with torch.no_grad():
-        made = to_image(generator.run(codes))
+        made = to_image(_tensor(generator.run(codes)))
         if made.numel() != images.numel():
             raise ValueError(
                 f"Expected the decoder to give images {tuple(image_shape)}; got {tuple(made.shape[1:])}."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from latentlab.config import LARGEST_IMAGE, SMALLEST_IMAGE, ModelConfig, VAEConfig
 from latentlab.latents import PRIORS, Block, LatentSpace
@@ -25,10 +24,10 @@ def _vae(config: VAEConfig, image_shape: tuple[int, int, int]) -> VAE:
     return VAE(image_shape, space, encoder, generator, likelihood)
 
 
-_BUILDERS: dict[type[ModelConfig], Callable[..., nn.Module]] = {VAEConfig: _vae}
+_BUILDERS: dict[type[ModelConfig], Callable[..., VAE]] = {VAEConfig: _vae}
 
 
-def build_model(config: ModelConfig, image_shape: tuple[int, int, int], seed: int = 0) -> nn.Module:
+def build_model(config: ModelConfig, image_shape: tuple[int, int, int], seed: int = 0) -> VAE:
     """Builds a model with fresh weights; equal seeds give equal weights, the global generator stays as it was.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
@@ -33,6 +33,10 @@ class GenerativeModel(Protocol):
     @property
     def networks(self) -> dict[str, StagedNetwork]:
         """Every network that can be opened, by name: "generator", "encoder", "discriminator"."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights: a model is an ``nn.Module``."""
         ...
 
     def map(self, z: Tensor, source: str, target: str) -> Tensor:
@@ -94,11 +98,13 @@ class ElboTerms:
 _digests: WeakKeyDictionary = WeakKeyDictionary()
 
 
-def weights_digest(module: nn.Module) -> str:
+def weights_digest(module: nn.Module | GenerativeModel) -> str:
     """SHA-256 (hex) over the names, shapes and bytes of all weights and buffers: the identity of a model.
 
     Cached per module until a tensor is written to.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"Only a torch module has weights to digest; got {type(module).__name__}.")
     tensors = list(module.state_dict(keep_vars=True).items())
     state = tuple((name, t.data_ptr(), t._version) for name, t in tensors if not t.is_inference())
     cached = _digests.get(module)

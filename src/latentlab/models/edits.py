@@ -111,6 +111,8 @@ class Edit:
         elif self.operation == "shift":
             target = part + self.value
         else:
+            if other is None:
+                raise ValueError(f"An edit of {self.stage!r} that replaces needs the other sample's state.")
             target = other[:, where].expand_as(part)
         weight = self.amount
         if self.region is not None:

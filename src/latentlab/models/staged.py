@@ -145,32 +145,26 @@ class StagedNetwork(nn.Module):
         begin = 0 if start is None else self.names.index(start) + 1
         if begin > end + 1:
             raise ValueError(f"Nothing to run: stage {start!r} comes after {self.names[end]!r}.")
-        others: dict[str, dict] = {}
         for name in self.names[begin : end + 1]:
             missing = [r for r in self.inputs[name] if r not in states]
             if missing:
                 raise ValueError(f"Can't resume behind {start!r}: stage {name!r} also reads {missing[0]!r}.")
             state = self.stages[name](*(states[r] for r in self.inputs[name]))
             for edit in mine.get(name, ()):
-                other = None
-                if edit.operation == "replace":
-                    if edit.stage not in others:
-                        others[edit.stage] = {}
-                    source = others[edit.stage].get(edit.source)
-                    if source is None:
-                        size = h[0].numel()
-                        if len(edit.source) != size:
-                            raise ValueError(
-                                f"The source of an edit in {self.name!r} needs {size} numbers; got {len(edit.source)}."
-                            )
-                        sample = torch.tensor(edit.source, dtype=h.dtype, device=h.device).view(
-                            1, *h.shape[1:]
-                        )
-                        source = others[edit.stage][edit.source] = self._states(sample, (), {name})[name]
-                    other = source
+                other = self._source_state(edit, h, name) if edit.operation == "replace" else None
                 state = edit.apply(state, other)
             states[name] = state
         return states
+
+    def _source_state(self, edit: Edit, h: Tensor, stage: str) -> Tensor:
+        """The state that an edit's other sample has at a stage, batch of 1."""
+        source, size = edit.source or (), h[0].numel()
+        if len(source) != size:
+            raise ValueError(
+                f"The source of an edit in {self.name!r} needs {size} numbers; got {len(source)}."
+            )
+        sample = torch.tensor(source, dtype=h.dtype, device=h.device).view(1, *h.shape[1:])
+        return self._states(sample, (), {stage})[stage]
 
     def describe(self, h) -> list[StageInfo]:
         """What each stage is and does, measured by running the input ``h`` (batch, …) through."""

@@ -56,7 +56,7 @@ class VAE(nn.Module):
         foreign = [b.name for b in latent_space.blocks if not isinstance(b.prior, Normal)]
         if foreign:
             raise ValueError(f"A VAE's blocks need a normal prior; block {foreign[0]!r} has another.")
-        self.image_shape = tuple(image_shape)
+        self.image_shape = image_shape
         self.latent_space = latent_space
         self.encoder = encoder
         self.generator = generator

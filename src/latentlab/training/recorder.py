@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
 from tqdm.auto import tqdm
 
+from latentlab.models.contract import GenerativeModel
 from latentlab.runs import (
     CHECKPOINTS,
     COMMANDS,
@@ -34,7 +34,7 @@ from latentlab.runs import (
 )
 from latentlab.training.vae import VAETraining
 
-Preview = Callable[[nn.Module, Path], None]
+Preview = Callable[[GenerativeModel, Path], None]
 
 
 def kept_steps(max_steps: int) -> list[int]:
@@ -107,7 +107,7 @@ class Recorder(pl.Callback):
             self._log(step)
             if self._told_to_stop():
                 self.stopped_by = "a stop command"
-        if experiment.preview_every and self.preview and (step % experiment.preview_every == 0 or last):
+        if experiment.preview_every and (step % experiment.preview_every == 0 or last):
             self._draw(step)
         stopping = bool(self.stopped_by) and not last
         if step % experiment.checkpoint_every == 0 or step in self._kept or last or stopping:
@@ -152,6 +152,8 @@ class Recorder(pl.Callback):
                     self._tensorboard.add_scalar(f"train/{name}", value, step)
 
     def _draw(self, step: int) -> None:
+        if self.preview is None:
+            return
         folder = self.run.path / PREVIEWS
         with _disk(self, "draw a preview", step):
             folder.mkdir(exist_ok=True)
