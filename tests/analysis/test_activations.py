@@ -144,3 +144,53 @@ def test_unknown_networks_stages_and_units_get_a_sentence(gated_model, two_block
         rank_units(gated_model, "maps", units=[7])
     with pytest.raises(ValueError, match="No network 'encoder' in this model; it has generator"):
         feature_maps(two_block_model(), "encoder")
+
+
+def test_a_foreign_network_is_opened_as_our_own(left_as_found):
+    """Fails analyses that reach into our own networks' insides (resuming half-way, module names)."""
+    from torch import nn
+
+    from latentlab.models.adapt import adapt, adapt_model
+
+    decoder = nn.Sequential(
+        nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 16), nn.Sigmoid(), nn.Unflatten(1, (1, 4, 4))
+    )
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.ReLU(), nn.Linear(5, 4))
+    model = adapt_model(decoder, latents=2, image_shape=(1, 4, 4), encoder=encoder)
+
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(2, 2)
+
+        def forward(self, h):
+            return self.body(h), h
+
+    pair = Pair()
+    model.train()
+    left_as_found(model)
+    z = model.latent_space.sample(3, 0)
+    ranking = rank_units(model, "1", inputs=z)
+    for unit in range(6):
+        alone = compare_edits(model, z, [Edit("generator.1", (unit,))])
+        assert np.allclose(ranking.per_input[unit], alone.change, atol=1e-6)
+    x = model.decode(z).detach()
+    assert rank_units(model, "2", "encoder", x).code_effect.shape == (5, 2)
+    assert feature_maps(model, "encoder", x, "1").maps.shape == (5, 1, 1)
+    assert [s.name for s in stages_of(model)] == ["0", "1", "2", "3", "4"]
+
+    network = adapt(pair, z)
+    assert activations(network, inputs=z).states["body"].shape == (3, 2)
+    with pytest.raises(TypeError, match="Network 'network' gives a tuple; expected one tensor to compare"):
+        compare_edits(network, z, [Edit("network.body", (0,))])
+
+
+def test_a_model_adapted_without_an_encoder_says_so():
+    from torch import nn
+
+    from latentlab.analysis import encode_images
+    from latentlab.models.adapt import adapt_model
+
+    decoder = nn.Sequential(nn.Linear(2, 16), nn.Sigmoid(), nn.Unflatten(1, (1, 4, 4)))
+    with pytest.raises(ValueError, match="has no encoder"):
+        encode_images(adapt_model(decoder, latents=2, image_shape=(1, 4, 4)), np.zeros((1, 4, 4)))

@@ -1,16 +1,6 @@
 """Analyses of a model: pure functions, model first, numpy out, with provenance and certificate."""
 
-from latentlab.analysis.activations import (
-    Activations,
-    EditComparison,
-    FeatureMaps,
-    UnitRanking,
-    activations,
-    compare_edits,
-    feature_maps,
-    rank_units,
-    stages_of,
-)
+from latentlab.analysis.activations import Activations, FeatureMaps, activations, feature_maps, stages_of
 from latentlab.analysis.encoding import Encoding, encode_dataset
 from latentlab.analysis.inference import decode_latents, encode_images
 from latentlab.analysis.interpolation import Interpolation, interpolate
@@ -27,6 +17,7 @@ from latentlab.analysis.traversal import (
     traverse,
     traverse_grid,
 )
+from latentlab.analysis.units import EditComparison, UnitRanking, compare_edits, rank_units
 
 __all__ = [
     "Activations",

@@ -233,8 +233,8 @@ def _cached(entry: Path, origin: Any) -> Encoding | None:
         found = load_result(entry)
     except (OSError, ValueError):
         return None
-    same = isinstance(found, Encoding) and (
-        found.provenance.weights_digest == origin.weights_digest
-        and dict(found.provenance.parameters) == dict(origin.parameters)
-    )
+    if not isinstance(found, Encoding):
+        return None
+    recorded = found.provenance
+    same = (recorded.weights_digest, dict(recorded.parameters)) == (origin.weights_digest, origin.parameters)
     return found if same else None

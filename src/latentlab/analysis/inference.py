@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from latentlab.models.contract import is_inference_model
 
 BATCH_SIZE = 256
 
@@ -67,7 +70,7 @@ def in_chunks(run: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int = B
     return np.concatenate([to_numpy(run(part)) for part in rows.split(batch_size)])
 
 
-def as_codes(model: object, z: object, *, name: str = "z") -> Tensor:
+def as_codes(model: Any, z: Any, *, name: str = "z") -> Tensor:
     """Checks codes given by a user: (dim,) or (n, dim) finite numbers of the model's latent space.
 
     Returns:
@@ -86,7 +89,7 @@ def as_codes(model: object, z: object, *, name: str = "z") -> Tensor:
     return codes
 
 
-def as_code(model: object, z: object, seed: int, *, name: str = "z") -> Tensor:
+def as_code(model: Any, z: Any, seed: int, *, name: str = "z") -> Tensor:
     """One code (dim,) given by a user, or a draw from the prior where ``z`` is None."""
     if z is None:
         return model.latent_space.sample(1, seed, device=device_of(model))[0]
@@ -96,7 +99,7 @@ def as_code(model: object, z: object, seed: int, *, name: str = "z") -> Tensor:
     return codes[0]
 
 
-def as_images(model: object, x: object, *, name: str = "x") -> Tensor:
+def as_images(model: Any, x: Any, *, name: str = "x") -> Tensor:
     """Checks images given by a user: (c, h, w) or (n, c, h, w) in [0, 1] of the model's shape.
 
     Raises:
@@ -114,9 +117,7 @@ def as_images(model: object, x: object, *, name: str = "x") -> Tensor:
     return images
 
 
-def decode_latents(
-    model: object, z: object, *, edits: Sequence = (), batch_size: int = BATCH_SIZE
-) -> np.ndarray:
+def decode_latents(model: Any, z: Any, *, edits: Sequence = (), batch_size: int = BATCH_SIZE) -> np.ndarray:
     """Decodes codes into images.
 
     Args:
@@ -134,7 +135,7 @@ def decode_latents(
 
 
 def encode_images(
-    model: object, x: object, *, seed: int | None = None, edits: Sequence = (), batch_size: int = BATCH_SIZE
+    model: Any, x: Any, *, seed: int | None = None, edits: Sequence = (), batch_size: int = BATCH_SIZE
 ) -> np.ndarray:
     """Encodes images into codes.
 
@@ -160,13 +161,13 @@ def encode_images(
         return to_numpy(model.encode(images, edits=tuple(edits)).sample(seed))
 
 
-def needs_encoder(model: object) -> None:
+def needs_encoder(model: Any) -> None:
     """Refuses a model that can't encode.
 
     Raises:
-        ValueError: if it has no ``encode``.
+        ValueError: if it has no encoder.
     """
-    if not callable(getattr(model, "encode", None)):
+    if not is_inference_model(model):
         raise ValueError(
             f"{type(model).__name__} has no encoder; this analysis needs a model that encodes images."
         )

@@ -178,7 +178,7 @@ def project(
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}.")
     encoding = source if isinstance(source, Encoding) else None
-    raw = encoding.mean if encoding is not None else source
+    raw: Any = encoding.mean if encoding is not None else source
     codes = np.asarray(raw.detach().cpu() if hasattr(raw, "detach") else raw, dtype=np.float32)
     if codes.ndim != 2 or not np.isfinite(codes).all():
         raise ValueError(f"Expected an Encoding or finite codes (n, dim); got shape {codes.shape}.")
@@ -308,9 +308,9 @@ def _principal_axes(codes: np.ndarray, dims: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _tree(points: np.ndarray) -> Any:
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    return cKDTree(np.asarray(points, dtype=float))
+    return KDTree(np.asarray(points, dtype=float))
 
 
 def _place(tree: Any, targets: np.ndarray, queries: np.ndarray, k: int = _PLACED_BY) -> np.ndarray:
@@ -348,7 +348,7 @@ def _certificate(codes: np.ndarray, points: np.ndarray, seed: int, neighbours: i
     return {
         "neighbours_kept": float(kept),
         "neighbours_kept_by_chance": k / (len(references) - 1),
-        "distance_rank_correlation": 0.0 if flat else float(spearmanr(*distances).statistic),
+        "distance_rank_correlation": 0.0 if flat else float(np.asarray(spearmanr(*distances))[0]),
     }
 
 

@@ -59,7 +59,7 @@ def _versions() -> Mapping[str, str]:
     return found
 
 
-def provenance(model: object | None, parameters: Mapping[str, Any], seed: int | None = None) -> Provenance:
+def provenance(model: Any, parameters: Mapping[str, Any], seed: int | None = None) -> Provenance:
     """Writes down where a result comes from.
 
     Args:

@@ -339,7 +339,9 @@ def traverse_grid(
         for count in counts:
             _check_steps(count)
         ranges = dim_ranges(model, span=span, coverage=coverage, z=start, encoding=encoding)
-        x_values, y_values = (np.linspace(*ranges[i], n) for i, n in zip((x, y), counts, strict=True))
+        x_values, y_values = (
+            np.linspace(ranges[i, 0], ranges[i, 1], n) for i, n in zip((x, y), counts, strict=True)
+        )
         kind = span if isinstance(span, str) else "sigma"
     else:
         if len(values) != 2:

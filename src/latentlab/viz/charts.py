@@ -112,7 +112,9 @@ def kl_bars(encoding: Encoding, *, height: int = 16) -> alt.Chart:
     )
 
 
-def matrix(values: Any, rows: Sequence[str], columns: Sequence[str], title: str = "") -> alt.LayerChart:
+def matrix(
+    values: Any, rows: Sequence[str], columns: Sequence[str], title: str = ""
+) -> alt.LayerChart | alt.FacetChart:
     """A matrix as coloured cells with their numbers.
 
     Args:

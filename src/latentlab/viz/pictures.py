@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from latentlab.analysis.activations import Activations, EditComparison, FeatureMaps, UnitRanking
+from latentlab.analysis.activations import Activations, FeatureMaps
 from latentlab.analysis.encoding import Encoding
 from latentlab.analysis.interpolation import Interpolation
 from latentlab.analysis.projection import Projection
 from latentlab.analysis.readout import LinearReadout
 from latentlab.analysis.results import Result, draw_with
 from latentlab.analysis.traversal import SwapGrid, Traversal, TraversalGrid
+from latentlab.analysis.units import EditComparison, UnitRanking
 from latentlab.viz import images, lettering
 from latentlab.viz.colours import diverging
 from latentlab.viz.media import png_bytes, save_media
@@ -254,7 +255,7 @@ def _traversal_grid(result: TraversalGrid, *, scale: int | None = None, animate:
         for k, i in enumerate(order):
             columns = range(len(result.x_values))
             for j in columns if k % 2 == 0 else reversed(columns):
-                text = f"{x} {_number(result.x_values[j])}, {y} {_number(result.y_values[i])}"
+                text = f"{x} {_number(float(result.x_values[j]))}, {y} {_number(float(result.y_values[i]))}"
                 frames.append(images.strip(result.images[i, j][None], labels=[text], scale=size))
         return _same_size(frames)
 

@@ -148,7 +148,7 @@ def _legend(values: np.ndarray | None, label: str, names: tuple[str, ...] | None
 
 
 def bars(
-    values: Sequence[float],
+    values: Any,
     labels: Sequence[str],
     *,
     unit: str = "",

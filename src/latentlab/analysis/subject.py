@@ -1,0 +1,103 @@
+"""What an analysis of hidden layers looks at: a model's network, or a network alone, and its outcome.
+
+Internal to this package; people give a model and the name of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from latentlab.analysis.inference import as_codes, as_images, device_of, needs_encoder, to_tensor
+from latentlab.models.edits import Edit
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model's network, or a network alone, with the way from its input to what a person looks at."""
+
+    model: Any
+    network: Any
+    name: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether the network belongs to a model, which says what its inputs and outputs are."""
+        return self.model is not self.network
+
+    def inputs(self, given: Any, seed: int, n: int = 1) -> Tensor:
+        """The network's inputs, checked; ``n`` prior draws of ``seed`` where a generator is given none."""
+        if self.whole and self.name == "generator":
+            if given is None:
+                return self.model.latent_space.sample(n, seed, device=device_of(self.model))
+            return as_codes(self.model, given, name="inputs")
+        if given is None:
+            raise ValueError(f"Network {self.name!r} needs inputs=, such as images of a data set.")
+        if self.whole:
+            return as_images(self.model, given, name="inputs")
+        return to_tensor(given, device_of(self.network))
+
+    def codes(self, h: Tensor, edits: Sequence[Edit]) -> Tensor | None:
+        """Posterior means of images, for an encoder; None for all others."""
+        if self.whole and self.name == "encoder":
+            needs_encoder(self.model)
+            return self.model.encode(h, edits=edits).mean
+        return None
+
+    def output(self, h: Tensor, edits: Sequence[Edit]) -> Tensor:
+        """Images of a generator, reconstructions (of the posterior mean) of an encoder, else raw outputs."""
+        return self.look(h, edits)[1]
+
+    def look(self, h: Tensor, edits: Sequence[Edit]) -> tuple[Tensor | None, Tensor]:
+        """The codes of an encoder (else None) and the output, in one run."""
+        if self.whole and self.name in ("generator", "encoder"):
+            codes = self.codes(h, edits)
+            return codes, self.model.decode(h if codes is None else codes, edits=edits)
+        output = self.network.run(h, edits)
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"Network {self.name!r} gives a {type(output).__name__}; expected one tensor to compare."
+            )
+        return None, output
+
+    def check(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
+        """Refuses edits that this run would never meet, since they would silently change nothing."""
+        edits = tuple(edits)
+        met = {self.name} | ({"generator"} if self.whole and self.name == "encoder" else set())
+        for edit in edits:
+            if edit.network not in met:
+                raise ValueError(
+                    f"The edit of {edit.stage!r} has no effect on network {self.name!r}; "
+                    f"it needs stages of {' or '.join(sorted(met))}."
+                )
+        return edits
+
+
+def subject_of(model: Any, network: str) -> Subject:
+    """The network of that name in a model, or the staged network that was given itself.
+
+    Raises:
+        ValueError: if the model has no such network; the message lists those it has.
+        TypeError: if it is neither a model nor a staged network.
+    """
+    networks = getattr(model, "networks", None)
+    if networks is None:
+        if not (callable(getattr(model, "run", None)) and callable(getattr(model, "activations", None))):
+            raise TypeError(f"Expected a model or a staged network; got {type(model).__name__}.")
+        return Subject(model, model, model.name)
+    if network not in networks:
+        raise ValueError(f"No network {network!r} in this model; it has {', '.join(networks)}.")
+    return Subject(model, networks[network], network)
+
+
+def tensors(states: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The states that are tensors; a stage that holds several is not a set of units."""
+    found = {name: state for name, state in states.items() if isinstance(state, Tensor)}
+    if not found:
+        raise ValueError(
+            f"The state of stage {next(iter(states))!r} is no single tensor, so it has no units."
+        )
+    return found
