@@ -181,6 +181,14 @@ def test_an_image_depends_on_its_index_alone(scenes):
     assert fresh.images([]).shape == (0, 3, 64, 64)
 
 
+def test_scenes_opened_in_inference_mode_work_outside():
+    # An analysis may open a set that training uses later.
+    with torch.inference_mode():
+        data = open_dataset("scenes").to("cpu")
+        first = data.images([1])
+    assert torch.equal(data.images([1, 2])[:1], first) and not data.images([3]).is_inference()
+
+
 def test_other_sizes_show_the_same_room(scenes):
     small = open_dataset("scenes", image_size=32)
     indices = small.sample(3, 0)

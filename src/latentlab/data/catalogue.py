@@ -44,6 +44,7 @@ class _Entry:
     source: str
     files: tuple[str, ...] = ()  # any of them below the root means that it is here
     takes_path: bool = False
+    get: str = ""  # where the user's own file comes from; empty where any will do
 
 
 _ENTRIES: dict[str, _Entry] = {
@@ -74,7 +75,7 @@ _ENTRIES: dict[str, _Entry] = {
         (1, 28, 28),
         ("digit",),
         "MNIST (LeCun, Cortes and Burges, 1998), CC BY-SA 3.0",
-        files=("MNIST/raw", "mnist"),
+        files=("MNIST/raw", "mnist", "train-images-idx3-ubyte.gz"),
     ),
     "fashion-mnist": _Entry(
         "latentlab.data.sources:open_fashion_mnist",
@@ -110,6 +111,7 @@ _ENTRIES: dict[str, _Entry] = {
         ("shape", "scale", "orientation", "x", "y"),
         "the original dSprites file, .npz (Matthey et al., 2017), Apache-2.0",
         takes_path=True,
+        get="the .npz from github.com/google-deepmind/dsprites-dataset",
     ),
     "shapes3d": _Entry(
         "latentlab.data.grids:open_shapes3d",
@@ -118,6 +120,7 @@ _ENTRIES: dict[str, _Entry] = {
         ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
         "the original 3D Shapes file, .h5 (Burgess and Kim, 2018), Apache-2.0",
         takes_path=True,
+        get="3dshapes.h5 from github.com/google-deepmind/3d-shapes",
     ),
 }
 
@@ -141,7 +144,8 @@ def list_datasets(root: str | Path | None = None) -> list[DatasetInfo]:
     rows = []
     for name, entry in _ENTRIES.items():
         if entry.takes_path:
-            here, how = False, f'open_dataset("{name}:PATH") with your own files'
+            here, how = not entry.get, f'open_dataset("{name}:PATH")'
+            how = f"download {entry.get}, then {how}" if entry.get else f"{how} with your own files"
         else:
             here = not entry.files or any((folder / file).exists() for file in entry.files)
             how = f'open_dataset("{name}")' + ("" if here else f" downloads it into {folder}")

@@ -42,7 +42,7 @@ class Scenes(FactorDataset):
         correlation: Correlated training distribution, see ``Correlation``, as in
             ``("floor_hue", "wall_hue", 0.2)``. ``sample`` and ``batch`` follow it; ``images`` and ``index``
             stay the full grid.
-        image_size: Side in pixels.
+        image_size: Side in pixels. The traced geometries take 8 kB a pixel: 31 MB at 64, 126 MB at 128.
 
     Raises:
         ValueError: An image size outside 8 .. 512, or a correlation that cannot be read.
@@ -87,6 +87,7 @@ class Scenes(FactorDataset):
         parts += [parts[2] & (shape == which) for which in range(4)]
         return torch.stack(parts, dim=1)
 
+    @torch.inference_mode(False)  # filled in later, perhaps outside of the mode this was called in
     def _move(self, device: torch.device) -> None:
         side = self.image_shape[1]
         self._maps = torch.zeros(_GEOMETRIES, 4, side * side, device=device)
