@@ -223,15 +223,22 @@ class Run:
             raise ValueError(f"No weights of step {step} in {self.path}; kept: {kept}.")
         return Run(self.path, self._spec, self._device, step)
 
-    def dataset(self) -> FactorDataset:
+    def dataset(self, download: bool = False) -> FactorDataset:
         """The data set it was trained on, on the CPU.
+
+        Args:
+            download: fetch a public set that is not on this machine; off by default, since a run that came
+                from elsewhere should not start downloads by being opened.
 
         Raises:
             OSError: if its files are not on this machine.
         """
-        from latentlab.data import open_dataset
+        from latentlab.data import DOWNLOADABLE, open_dataset
 
-        return open_dataset(self.experiment.data.name, **self.experiment.data.options)
+        options = dict(self.experiment.data.options)
+        if self.experiment.data.name in DOWNLOADABLE:
+            options["download"] = download
+        return open_dataset(self.experiment.data.name, **options)
 
     def metrics(self) -> dict[str, np.ndarray]:
         """The logged curves: {column: float64 (rows,)}, "step" among them; empty before the first row."""

@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from latentlab.data.catalogue import DatasetInfo, dataset_names, list_datasets, open_dataset
+from latentlab.data.catalogue import DOWNLOADABLE, DatasetInfo, dataset_names, list_datasets, open_dataset
 
 if TYPE_CHECKING:
     from latentlab.data.correlation import Correlation
     from latentlab.data.factors import FactorDataset, FactorSpace
 
 __all__ = [
+    "DOWNLOADABLE",
     "Correlation",
     "DatasetInfo",
     "FactorDataset",

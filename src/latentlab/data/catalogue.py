@@ -124,6 +124,9 @@ _ENTRIES: dict[str, _Entry] = {
     ),
 }
 
+DOWNLOADABLE = ("mnist", "fashion-mnist", "cifar10", "celeba")
+"""Sets that ``open_dataset`` fetches where they are missing, unless it is called with ``download=False``."""
+
 
 def dataset_names() -> tuple[str, ...]:
     """Names that ``open_dataset`` takes; those that read the user's own files end in ``:PATH``."""
