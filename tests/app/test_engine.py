@@ -261,6 +261,9 @@ def test_a_page_that_changes_its_session_is_seen_by_its_open_connection(client, 
     registry.open("anna", "traverse", model, z=[1, 0, 0], edits=[Edit("generator.paint", (3,))])
     assert one.receive() == {"type": "changed"}  # once: the first call changed nothing
     assert quadrants(one.image()) == [255, 0, 0, 0]
+    one.control(type="edits", edits=[])
+    registry.open("anna", "traverse", model, z=[1, 0, 0])
+    assert quadrants(one.image()) == [255, 0, 0, 255]  # its own edits now; the page's don't concern it
 
 
 def test_source_control_sets_and_clears_a_code_of_the_connection(client):

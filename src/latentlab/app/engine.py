@@ -105,7 +105,7 @@ class LiveSession:
     touched: float = field(default_factory=time.monotonic)
     connections: int = 0
     closed: bool = False
-    listeners: set[Callable[[], None]] = field(default_factory=set)
+    listeners: set[Callable[[bool], None]] = field(default_factory=set)
     _worker: ThreadPoolExecutor | None = None
     _shapes: dict[str, tuple[int, ...]] | None = None
 
@@ -367,12 +367,13 @@ class Registry:
                 self._slots[owner, slot] = session.token
             code = None if z is None else _code(z, model.latent_space.dim)
             pixels = None if image is None else _image(image, model.image_shape)
-            same = _equal(code, session.z) and _equal(pixels, session.image) and tuple(edits) == session.edits
+            moved = not (_equal(code, session.z) and _equal(pixels, session.image))
+            edited = tuple(edits) != session.edits
             session.z, session.image, session.edits = code, pixels, tuple(edits)
             session.touched = time.monotonic()
-            listeners = () if same else tuple(session.listeners)
+            listeners = tuple(session.listeners) if moved or edited else ()
         for tell in listeners:
-            tell()
+            tell(moved)
         return session
 
     def attach(self, token: str) -> LiveSession | None:

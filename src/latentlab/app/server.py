@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -41,6 +42,7 @@ MAX_BINARY = 64 * 1024
 RATE = 200.0  # messages a second; a drag at 60 frames a second sends 60
 BURST = 400.0
 MAX_REFUSED = 2000  # refused messages before the connection is ended
+SWITCH_INTERVAL = 0.0005  # seconds; Python's own is 0.005
 UNKNOWN_TOKEN, POLICY, TOO_BIG = 4404, 1008, 1009
 
 
@@ -50,9 +52,18 @@ def runs_dir() -> Path:
 
 
 def build_app() -> App:
-    """The Streamlit App over ``latentlab/app/main.py`` with our routes; one a process."""
+    """The Streamlit App over ``latentlab/app/main.py`` with our routes and our look; one a process."""
     import streamlit as st
+    from streamlit import config
 
+    from latentlab.app.theme import CONFIG
+
+    for (
+        name,
+        value,
+    ) in CONFIG.items():  # ``streamlit run app.py`` gets the same look; a user's own options win
+        if not config.is_manually_set(name):
+            config.set_option(name, value)
     return st.App(MAIN, routes=routes(), lifespan=lifespan)
 
 
@@ -137,6 +148,9 @@ async def lifespan(app: Any):
 
     # Decoders this small run faster, and far steadier under load, on one thread; it holds in later threads too.
     torch.set_num_threads(1)
+    # A picture passes between threads several times, and each pass may wait a whole interval for a busy page script.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL)
     engine = _engine()
     engine.registry.serving = True
 
@@ -152,6 +166,7 @@ async def lifespan(app: Any):
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+        sys.setswitchinterval(interval)
         _engine().registry.serving = False
 
 
@@ -251,7 +266,9 @@ class _Connection:
         loop = asyncio.get_running_loop()
         worker = asyncio.create_task(self._work())
 
-        def changed() -> None:  # called by the script's thread when the page gives the session another input
+        def changed(moved: bool) -> None:  # called by a page's script when it gives the session another input
+            if not moved and self.view.edits is not None:
+                return  # only the session's edits differ, and this client has its own
             with suppress(RuntimeError):
                 asyncio.run_coroutine_threadsafe(_say(self.websocket, "changed", lock=self.sending), loop)
 

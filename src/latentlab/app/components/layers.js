@@ -467,10 +467,13 @@ LL.views.layers = class {
     const scratch = new OffscreenCanvas(w, h * piece), brush = scratch.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.imageSmoothingEnabled = false;
+    // Dark maps on a dark page would run into each other.
+    context.fillStyle = LL.css(look.text, 0.22);
     for (let from = 0; from < n; from += piece) {
       brush.putImageData(strip, 0, -from * h);
       for (let u = from; u < Math.min(n, from + piece); u++) {
         const [x, y] = this.tile(u);
+        if (look.dark) context.fillRect(x - 1, y - 1, size + 2, size + 2);
         context.drawImage(scratch, 0, (u - from) * h, w, h, x, y, size, size);
       }
     }

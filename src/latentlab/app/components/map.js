@@ -57,6 +57,7 @@ LL.views.map = class {
       this.xy = new Float32Array(buffer, 4 + size, 2 * header.n);
       this.codes = header.colour ? new Uint16Array(buffer, 4 + size + 8 * header.n, header.n) : null;
       this.colour = header.colour;
+      this.names = header.hover;
       this.hidden.clear();
       if (fresh || !before || before.length !== this.xy.length) this.fit();
       this.buildLegend();
@@ -258,7 +259,7 @@ LL.views.map = class {
     if (near !== this.near) { this.near = near; this.drawOverlay(); }
     if (near == null) { this.tip.hidden = true; return; }
     const { colour, codes } = this, code = codes?.[near];
-    const lines = [this.host.data.hover?.[near] ?? `point ${near}`];
+    const lines = [this.names?.[near] ?? `point ${near}`];
     if (colour && code !== 0xffff) {
       const value = colour.names ? colour.names[code] : LL.format(colour.low + (code / 0xfffe) * (colour.high - colour.low));
       lines.push(`${colour.title || "value"}: ${value}`);

@@ -49,12 +49,13 @@ class MapState:
     serial: int = 0
 
 
-def pack_points(xy: np.ndarray, colour: Colour | None = None) -> bytes:
+def pack_points(xy: np.ndarray, colour: Colour | None = None, hover: Sequence[str] | None = None) -> bytes:
     """Points and their colour as one buffer: header length (u32), header (JSON), xy (float32), colour (uint16).
 
     Args:
         xy: (n, 2) coordinates.
         colour: categories as they are, continuous values in 65,535 steps from ``low`` to ``high``.
+        hover: a line of text a point, kept in the header.
 
     Raises:
         ValueError: if shapes do not fit, coordinates are not finite or there are too many categories.
@@ -72,7 +73,7 @@ def pack_points(xy: np.ndarray, colour: Colour | None = None) -> bytes:
             raise ValueError(f"Colour needs one value a point, ({len(xy)},); got {values.shape}.")
         known = np.isfinite(values)
         codes = np.full(len(xy), MISSING, "<u2")
-        header["colour"] = {"title": colour.title}
+        scale: dict = {"title": colour.title}
         if colour.names is not None:
             known &= values >= 0
             if len(colour.names) >= MISSING or (known.any() and values[known].max() >= len(colour.names)):
@@ -80,15 +81,20 @@ def pack_points(xy: np.ndarray, colour: Colour | None = None) -> bytes:
                     f"Categories run from 0 to {len(colour.names) - 1}; got {values[known].max():g}."
                 )
             codes[known] = values[known].astype(np.uint16)
-            header["colour"]["names"] = [str(name) for name in colour.names]
+            scale["names"] = [str(name) for name in colour.names]
         else:
             low, high = (
                 (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 1.0)
             )
             span = high - low or 1.0
             codes[known] = ((values[known] - low) / span * (MISSING - 1)).round().astype(np.uint16)
-            header["colour"] |= {"low": low, "high": high}
+            scale |= {"low": low, "high": high}
+        header["colour"] = scale
         body += codes.tobytes()
+    if hover is not None:
+        if len(hover) != len(xy):
+            raise ValueError(f"Hover needs one text a point, {len(xy)}; got {len(hover)}.")
+        header["hover"] = [str(text) for text in hover]
     text = json.dumps(header).encode()
     text += b" " * (-(len(text) + 4) % 4)  # the browser reads the floats in place, which must be aligned
     return struct.pack("<I", len(text)) + text + body
@@ -124,7 +130,7 @@ def latent_map(
     Returns:
         The last pick and the last lasso.
     """
-    data = pack_points(xy, colour)
+    data = pack_points(xy, colour, hover)
     token = engine.publish(f"map:{key}", data)
     _component(
         key=key,
@@ -134,7 +140,6 @@ def latent_map(
             "base": base_path(),
             "marker": None if marker is None else [float(v) for v in marker],
             "marker_label": marker_label,
-            "hover": None if hover is None else [str(text) for text in hover],
             "revision": str(revision),
             "height": height,
         },

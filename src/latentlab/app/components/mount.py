@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
+from streamlit.components.v2 import component
 
 from latentlab.app import engine
 
 
 def register(name: str) -> Callable[..., Any]:
     """Registers the component ``name`` (its .js on top of core.js, core.css) and returns its mounting command."""
-    folder = files(__package__)
+    folder = files("latentlab.app.components")
     script = "\n".join(
         folder.joinpath(f"{part}.js").read_text("utf-8") for part in ("core", name, "streamlit")
     )
     css = folder.joinpath("core.css").read_text("utf-8")
-    return st.components.v2.component(
+    return component(
         f"latentlab.{name}",
         html=f'<div class="ll" data-testid="ll-{name}"></div>',
         css=css,

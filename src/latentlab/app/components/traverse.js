@@ -335,7 +335,8 @@ LL.views.traverse = class {
     const width = this.pictures.clientWidth;
     if (!width || !this.shapeHW) return;
     const [h, w] = this.shapeHW, two = !this.sourceBox.hidden;
-    const room = this.host.data.height ? (this.host.data.height * w) / h : Math.min(two ? (width - 12) / 2 : width, 448);
+    const beside = two && getComputedStyle(this.pictures).flexDirection === "row";
+    const room = this.host.data.height ? (this.host.data.height * w) / h : Math.min(beside ? (width - 12) / 2 : width, 448);
     for (const canvas of [this.canvas, this.sourceCanvas]) LL.fit(canvas, room, w, h);
   }
 
