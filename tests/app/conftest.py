@@ -22,9 +22,11 @@ def planted_run(
     seed: int,
     data: DataConfig | None = None,
     blocks: list[BlockConfig] | None = None,
+    width: int = 8,
+    hidden: int = 32,
 ) -> Run:
     """A run with random weights whose encoder speaks through the latents ACTIVE only."""
-    config = VAEConfig(latents=LATENTS, blocks=blocks, width=8, hidden=32)
+    config = VAEConfig(latents=LATENTS, blocks=blocks, width=width, hidden=hidden)
     experiment = Experiment(
         name=name, data=data or DataConfig("sprites"), model=config, objective=BetaVAE(4.0)
     )
@@ -61,11 +63,13 @@ def planted_run(
 
 
 def planted_workspace(folder: Path) -> dict[str, Run]:
-    """Two runs of different weights, one with blocks, one damaged, one without weights, one without its data."""
+    """Small runs of different weights, one of full size, one with blocks; one each without its data, its weights,
+    a readable configuration, and one with damaged weights."""
     runs = {
         "alpha": planted_run(folder, "alpha", 1),
         "beta": planted_run(folder, "beta", 2),
         "blocks": planted_run(folder, "blocks", 3, blocks=[BlockConfig("pose", 2), BlockConfig("kind", 4)]),
+        "full": planted_run(folder, "full", 6, width=32, hidden=256),  # as large as the shipped ones
         "homeless": planted_run(folder, "homeless", 4, data=DataConfig(f"folder:{folder / 'nowhere'}")),
     }
     damaged = planted_run(folder, "damaged", 5)

@@ -21,6 +21,7 @@ from streamlit.testing.v1 import AppTest
 
 from latentlab import analysis, viz
 from latentlab.app import controls, server, state
+from latentlab.app.layouts import LayoutProcess
 from latentlab.models.edits import Edit
 from latentlab.runs import Run
 
@@ -128,7 +129,7 @@ def test_gallery_shows_each_run_by_its_own_samples(planted: dict[str, Run]) -> N
     found = pictures(opened(None))
     for name in ("alpha", "beta"):
         samples = planted[name].model.sample(32, 0).numpy()
-        sheet = viz.images.grid(samples.reshape(4, 8, 1, 64, 64), scale=1, gap=2)
+        sheet = viz.images.grid(samples.reshape(4, 8, 1, 64, 64), scale=1, gap=0)
         np.testing.assert_array_equal(found[f"Images drawn by {name}"], rgb(sheet))
     assert not np.array_equal(found["Images drawn by alpha"], found["Images drawn by beta"])
 
@@ -512,3 +513,24 @@ def test_a_job_that_fails_says_so_and_can_be_tried_again(planted: dict[str, Run]
     state.forget_job(run, "test-of-jobs", (1,))
     second = state.job(run, "test-of-jobs", (1,), work)
     assert second.wait(10) and second.result == "done" and not second.error
+
+
+# -- the process that lays maps out --------------------------------------------------------------
+
+
+def test_maps_laid_out_in_another_process_are_the_same_and_survive_its_death(planted: dict[str, Run]) -> None:
+    run = planted["alpha"]
+    encoding = analysis.encode_dataset(run.model, run.dataset(), 200, seed=0)
+    process = LayoutProcess()
+    try:
+        here, there = analysis.project(encoding, "pca"), process.project(encoding, "pca")
+        np.testing.assert_allclose(there.points, here.points, atol=1e-5)
+        np.testing.assert_array_equal(there.indices, encoding.indices)
+        assert there.provenance.weights_digest == here.provenance.weights_digest
+        with pytest.raises(ValueError, match="nonsense"):
+            process.project(encoding, "nonsense")
+        process._process.kill()
+        process._process.wait()
+        np.testing.assert_allclose(process.project(encoding, "pca").points, here.points, atol=1e-5)
+    finally:
+        process.close()

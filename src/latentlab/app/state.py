@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from latentlab.app import server
+from latentlab.app import engine, server
+from latentlab.app.layouts import LayoutProcess
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -298,7 +299,10 @@ def projection_job(run: Run, method: str, n: int, seed: int = 0) -> Job:
             except USER_ERRORS:
                 pass  # a damaged cache is computed again
         report(0.62, WAITING[method])
-        layout = project(codes, method, seed=seed)
+        if method == "pca" or not engine.serving():
+            layout = project(codes, method, seed=seed)
+        else:
+            layout = _layout_process().project(codes, method, seed)
         if stored is not None:
             try:
                 layout.save(stored)
@@ -318,14 +322,19 @@ WAITING = {
 
 
 @st.cache_resource(show_spinner=False)
+def _layout_process() -> LayoutProcess:
+    return LayoutProcess()
+
+
+@st.cache_resource(show_spinner=False)
 def warm_up() -> bool:
-    """Prepares what is slow the first time (torch, UMAP's compiler) behind the first page's back."""
+    """Prepares what is slow the first time (imports, UMAP's compiler) behind the first page's back."""
 
     def prepare() -> None:
         import latentlab.viz  # noqa: F401
-        from latentlab import analysis
 
-        analysis.warm_up()
+        processes.start()
 
+    processes = _layout_process()
     threading.Thread(target=prepare, daemon=True, name="latentlab-warm-up").start()
     return True

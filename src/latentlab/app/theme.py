@@ -54,7 +54,7 @@ _CSS = """
 .stMainBlockContainer { padding: 2.6rem 1.6rem 3rem; max-width: 1480px; }
 [data-testid="stSidebarContent"] [data-testid="stSidebarHeader"] { height: 2.6rem; }
 [data-testid="stMain"] h1 { padding: 0 0 .15rem; }
-[data-testid="stImage"] img { image-rendering: pixelated; border-radius: 4px; }
+[data-testid="stImage"] img { border-radius: 4px; }
 [data-testid="stCaptionContainer"] { line-height: 1.45; }
 [class*="st-key-thumb"] button { padding: 2px; min-height: 0; line-height: 0; border-radius: 6px; }
 [class*="st-key-thumb"] button p { line-height: 0; }
@@ -67,7 +67,10 @@ _CSS = """
   border: 1px solid color-mix(in srgb, currentColor 22%, transparent); border-radius: 6px; padding: .22rem .7rem;
 }
 [data-testid="stPageLink"] a:hover { border-color: #1489a8; }
-.ll-facts { display: grid; grid-template-columns: auto 1fr; gap: .15rem .7rem; font-size: .86rem; margin: 0; padding: 0; }
+.ll-facts {
+  display: grid; grid-template-columns: auto 1fr; gap: .15rem .7rem; font-size: .86rem;
+  margin: 0; padding: 0 !important;
+}
 .ll-facts dt { opacity: .62; } .ll-facts dd { margin: 0; text-align: right; overflow-wrap: anywhere; }
 .ll-figures { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; font-size: .86rem; }
 .ll-figures b { font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -96,7 +99,8 @@ def wordmark() -> str:
         for r in range(3)
         for c in range(3)
     )
-    name = '<text x="34" y="21" font-family="sans-serif" font-size="18" font-weight="600" fill="#1489a8">latentlab</text>'
+    look = 'font-family="sans-serif" font-size="18" font-weight="600" fill="#1489a8"'
+    name = f'<text x="34" y="21" {look}>latentlab</text>'
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="122" height="30" viewBox="0 0 122 30">{cells}{name}</svg>'
 
 

@@ -61,9 +61,10 @@ def card(address: str, summary: RunSummary) -> None:
     if not summary.has_weights:
         st.info("No weights yet: training writes them at its first checkpoint.")
         return
+    seed = int(st.session_state["seed"])
     try:
         run = state.open_run(address)
-        picture = state.computed(run, "sheet", SAMPLES, lambda: sample_sheet(run))
+        picture = state.computed(run, "sheet", (SAMPLES, seed), lambda: sample_sheet(run, seed))
     except state.USER_ERRORS as error:
         st.error(str(error))
         return
@@ -85,14 +86,14 @@ def chips(summary: RunSummary) -> None:
         st.badge(controls.objective_name(experiment), color="gray", help="Objective and its weights")
 
 
-def sample_sheet(run: Run) -> str:
+def sample_sheet(run: Run, seed: int) -> str:
     """A sheet of images drawn from the model, as an address."""
     from latentlab import viz
 
     rows, columns = SAMPLES
-    images = state.samples(run, rows * columns)
+    images = state.samples(run, rows * columns, seed)
     grid = images.reshape(rows, columns, *images.shape[1:])
-    return theme.data_uri(viz.images.grid(grid, scale=max(1, 48 // images.shape[-1]), gap=2))
+    return theme.data_uri(viz.images.grid(grid, scale=max(1, 96 // images.shape[-1]), gap=0))
 
 
 def key_figures(run: Run) -> dict[str, str]:

@@ -106,6 +106,7 @@ def explore(run: Run, data: FactorDataset, encoding: Encoding, projection: Proje
                 marker_label="picked",
                 revision=identity,
                 height=560,
+                hover=[f"image {index:,}" for index in encoding.indices.tolist()],
                 on_pick=lambda: remember_pick(identity),
             )
             proof(projection)

@@ -150,7 +150,7 @@ def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple
         "strips",
         controls.file_name(run.name, "strips"),
     )
-    st.caption("Effect: mean change of a pixel between a strip's two ends, relative to the strongest strip.")
+    st.caption("Change: how much a pixel changes on average between the two ends of a strip.")
 
 
 def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> None:
