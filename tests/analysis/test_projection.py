@@ -114,6 +114,7 @@ def test_an_encoding_brings_its_indices_and_factors(linear_model, planted_datase
         (np.zeros((50, 3)), {"method": "isomap"}, "one of pca, umap, tsne; got 'isomap'"),
         (np.zeros((50, 3)), {"dims": 4}, "between 1 and the codes' dimension 3"),
         (np.zeros((5, 3)), {"method": "umap"}, "needs at least 10 codes; got 5"),
+        (np.zeros((50, 3)), {"method": "umap"}, "All 50 codes are equal, so 'umap' has nothing to lay out"),
         (np.full((50, 3), np.nan), {}, "finite codes"),
         (np.zeros(50), {}, r"got shape \(50,\)"),
     ],

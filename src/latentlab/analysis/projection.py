@@ -188,6 +188,8 @@ def project(
     least = max(dims + 1, 2) if method == "pca" else 10
     if n < least:
         raise ValueError(f"method {method!r} needs at least {least} codes; got {n}.")
+    if method != "pca" and not np.ptp(codes, axis=0).any():
+        raise ValueError(f"All {n} codes are equal, so {method!r} has nothing to lay out.")
     if fit_on < least:
         raise ValueError(f"fit_on must be at least {least}; got {fit_on}.")
     center = components = explained = None
@@ -233,6 +235,8 @@ def project(
 
 
 _warming = threading.Lock()
+# One fit at a time: where numba has no thread-safe layer, two at once would end the process.
+_fitting = threading.Lock()
 _warm_thread: threading.Thread | None = None
 _warm = threading.Event()
 
@@ -268,11 +272,8 @@ def _compile() -> None:
 
 
 def _umap(codes: np.ndarray, dims: int, seed: int, neighbours: int) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import umap
-
-        reducer = umap.UMAP(
+    with _fitting:
+        reducer = _umap_class()(
             n_components=dims,
             n_neighbors=min(neighbours, len(codes) - 1),
             init="pca",
@@ -283,16 +284,21 @@ def _umap(codes: np.ndarray, dims: int, seed: int, neighbours: int) -> np.ndarra
         return reducer.fit_transform(codes)
 
 
+def _umap_class() -> Any:
+    with warnings.catch_warnings():
+        # On import it warns that TensorFlow, which an unused part of it needs, is not there.
+        warnings.simplefilter("ignore")
+        import umap
+    return umap.UMAP
+
+
 def _tsne(codes: np.ndarray, dims: int, seed: int, neighbours: int) -> np.ndarray:
     from sklearn.manifold import TSNE
 
     perplexity = min(2.0 * neighbours, (len(codes) - 1) / 3.0)
     method = "barnes_hut" if dims < 4 else "exact"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return TSNE(dims, perplexity=perplexity, init="pca", random_state=seed, method=method).fit_transform(
-            codes
-        )
+    layout = TSNE(dims, perplexity=perplexity, init="pca", random_state=seed, method=method)
+    return layout.fit_transform(codes)
 
 
 def _principal_axes(codes: np.ndarray, dims: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
