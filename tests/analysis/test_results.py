@@ -42,6 +42,23 @@ def test_provenance_says_model_arguments_seed_and_versions(linear_model):
     assert set(origin.versions) == {"latentlab", "torch", "numpy"} and origin.created.endswith("+00:00")
 
 
+def test_no_seed_is_claimed_where_none_was_used(gated_model):
+    """Fails a caption that names a seed although the code was given."""
+    from latentlab.analysis import compare_edits, feature_maps, rank_units, traverse_grid
+
+    z = np.zeros((1, 2))
+    given = [
+        traverse(gated_model, z),
+        traverse_grid(gated_model, z),
+        activations(gated_model, inputs=z),
+        feature_maps(gated_model, inputs=z),
+        compare_edits(gated_model, z, []),
+        rank_units(gated_model, "maps", inputs=z),
+    ]
+    assert [r.provenance.seed for r in given] == [None] * 6
+    assert feature_maps(gated_model, seed=4).provenance.seed == 4
+
+
 def test_results_are_frozen_down_to_their_arrays(linear_model):
     result = traverse(linear_model, seed=0, steps=2)
     with pytest.raises(AttributeError):

@@ -166,7 +166,9 @@ def feature_maps(
         network=subject.name,
         certificate={"silent": float((maps == 0).all(axis=axes).mean())},
         provenance=provenance(
-            model, {"network": subject.name, "inputs": h, "stage": name, "edits": edits}, seed
+            model,
+            {"network": subject.name, "inputs": h, "stage": name, "edits": edits},
+            seed if inputs is None else None,
         ),
     )
 
