@@ -20,7 +20,10 @@ TINY = [
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     out = str(folder / "a")
-    assert main(["train", "sprites-beta-vae", *TINY, "--max_steps", "4", "--objective.beta", "6", "--out", out]) == 0
+    assert (
+        main(["train", "sprites-beta-vae", *TINY, "--max_steps", "4", "--objective.beta", "6", "--out", out])
+        == 0
+    )
     return folder / "a"
 
 
@@ -30,7 +33,12 @@ def test_train_overrides_a_named_experiment_and_writes_a_card(trained):
     assert run.experiment.learning_rate == 5e-4  # what was not overridden is the experiment's own
     assert run.experiment.model.latents == 3
     assert run.card.startswith("---\nlibrary_name: latentlab")
-    for figure in ("R² on held-out images", "| scale | orientation | x | y |", "KL by latent", run.digest[:16]):
+    for figure in (
+        "R² on held-out images",
+        "| scale | orientation | x | y |",
+        "KL by latent",
+        run.digest[:16],
+    ):
         assert figure in run.card
     for picture in ("samples.png", "traversal.png"):
         with Image.open(trained / picture) as image:

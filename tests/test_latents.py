@@ -13,7 +13,9 @@ from latentlab.latents import Block, Categorical, LatentSpace, Normal, Posterior
 
 @pytest.fixture
 def space() -> LatentSpace:
-    return LatentSpace([Block("pose", 2), Block("kind", 3, Categorical), Block("style", 2, Uniform(-2.0, 1.0))])
+    return LatentSpace(
+        [Block("pose", 2), Block("kind", 3, Categorical), Block("style", 2, Uniform(-2.0, 1.0))]
+    )
 
 
 def test_names_follow_the_blocks_and_resolve_both_ways(space):
@@ -77,7 +79,10 @@ def test_kl_equals_torch_and_monte_carlo():
 
     many = Posterior(
         space,
-        {"z": NormalDistribution(mean.expand(40_000, 3), std), "kind": OneHotCategorical(probs.expand(40_000, 4))},
+        {
+            "z": NormalDistribution(mean.expand(40_000, 3), std),
+            "kind": OneHotCategorical(probs.expand(40_000, 4)),
+        },
     )
     z = many.sample(seed=0)
     estimate = (many.log_prob(z) - space.log_prob(z)).sum(1).mean().item()

@@ -30,10 +30,11 @@ ARROWS = {
     "models": {"latents"},
     "data": {"latents"},
     "latents": set(),
-    "doctor": set(),
+    "doctor": {"runs"},
     "config": set(),
+    "files": set(),
 }
-LEAVES = {"config"}  # torch-free types that every room may read
+LEAVES = {"config", "files"}  # torch-free, and every room may read them
 FACADE_READERS = {"app.py", "cli", "experiments"}  # may use `latentlab.NAME`, the public names, like any user
 
 DRAWING = ("altair", "matplotlib", "plotly", "bokeh", "seaborn", "pydeck", "PIL.ImageDraw", "PIL.ImageFont")
@@ -47,7 +48,7 @@ LIBRARIES = {
     "sklearn": {"analysis", "metrics", "data.sources"},
     **{library: {"viz", "export", "app"} for library in DRAWING},
 }
-TORCH_FREE = {"config"}
+TORCH_FREE = {"config", "files"}
 SHAPELESS_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "base", "manager", "managers"}
 
 

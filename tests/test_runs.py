@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from latentlab.config import BlockConfig, DataConfig, Experiment, VAEConfig
+from latentlab.files import atomic_write
 from latentlab.models.build import build_model
 from latentlab.models.contract import weights_digest
-from latentlab.runs import Run, Workspace, atomic_write, list_runs, read_table, resolve_device, save_weights
+from latentlab.runs import Run, Workspace, list_runs, read_table, resolve_device, save_weights
 
 EXPERIMENT = Experiment(
     name="tiny",
@@ -50,13 +51,13 @@ def test_weights_of_earlier_steps_can_be_opened(run):
 
 
 def test_missing_and_taken_folders_are_said(run, tmp_path):
-    with pytest.raises(OSError, match="No run at .*nowhere: a run is a folder with config.json"):
+    with pytest.raises(OSError, match=r"No run at .*nowhere: a run is a folder with config\.json"):
         Run.open(tmp_path / "nowhere")
     with pytest.raises(OSError, match="No run 'zoo:nope' ships"):
         Run.open("zoo:nope")
-    with pytest.raises(OSError, match="No run 'zoo:../runs' ships"):
+    with pytest.raises(OSError, match=r"No run 'zoo:\.\./runs' ships"):
         Run.open("zoo:../runs")
-    with pytest.raises(OSError, match="A run is at .*tiny already; continue it with --resume"):
+    with pytest.raises(OSError, match=r"A run is at .*tiny already; continue it with --resume"):
         Run.create(run.path, EXPERIMENT, SHAPE)
     (run.path / "weights.safetensors").unlink()
     with pytest.raises(OSError, match="No weights at"):
@@ -126,7 +127,10 @@ def test_damaged_and_hostile_weights_are_refused_and_never_executed(run, damage,
         ("{", "is no JSON"),
         ("[]", "must be a run's configuration of format 1; got 'list'"),
         ('{"format": 99}', "of format 1; got 99"),
-        ('{"format": 1, "experiment": {"model": {"family": "os.system"}}}', "Unknown model family 'os.system'"),
+        (
+            '{"format": 1, "experiment": {"model": {"family": "os.system"}}}',
+            "Unknown model family 'os.system'",
+        ),
         ('{"format": 1, "experiment": {"name": "../../x"}}', "can't be empty, hidden or a path"),
         ('{"format": 1, "experiment": {}}', "image_shape as three whole numbers; got None"),
         ('{"format": 1, "experiment": {}, "image_shape": [1, 64, "64"]}', "three whole numbers"),
@@ -209,3 +213,58 @@ def test_devices_are_resolved_or_refused():
         assert resolve_device("auto").type == "cpu"
         with pytest.raises(ValueError, match="no CUDA device"):
             resolve_device("cuda")
+
+
+@pytest.mark.parametrize(
+    "blocks", ["abc", [1], [{"name": "z", "dim": 2, "prior": "foo"}], {"a": 1}, [{"name": "z"}]]
+)
+def test_malformed_blocks_are_refused_and_do_not_break_a_list(run, tmp_path, blocks):
+    spec = json.loads((run.path / "config.json").read_text())
+    spec["experiment"]["model"]["blocks"] = blocks
+    (run.path / "config.json").write_text(json.dumps(spec))
+    with pytest.raises(ValueError, match="could not be read"):
+        Run.open(run.path)
+    (summary,) = list_runs(tmp_path)
+    assert summary.error
+
+
+def test_deeply_nested_text_is_no_configuration(run, tmp_path):
+    (run.path / "config.json").write_text("[" * 100_000)
+    (summary,) = list_runs(tmp_path)
+    assert "is no JSON" in summary.error
+
+
+def test_opening_a_runs_data_downloads_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTLAB_DATA", str(tmp_path / "none"))
+    spec = json.loads((run.path / "config.json").read_text())
+    for name in ("mnist", "mnist:", "celeba"):
+        spec["experiment"]["data"] = {"name": name, "options": {"download": True}}
+        (run.path / "config.json").write_text(json.dumps(spec))
+        with pytest.raises((OSError, ValueError)):
+            Run.open(run.path).dataset()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_table_that_is_no_csv_is_refused_with_a_sentence(run):
+    (run.path / "metrics.csv").write_bytes(b"step,loss\n1,\xff\xfe\n")
+    with pytest.raises(ValueError, match="should be a table of numbers"):
+        run.metrics()
+
+
+def test_a_start_that_failed_before_its_first_weights_can_be_repeated(tmp_path):
+    Run.create(tmp_path / "a", EXPERIMENT, SHAPE)
+    assert Run.create(tmp_path / "a", EXPERIMENT, SHAPE).experiment == EXPERIMENT
+
+
+def test_every_shipped_run_is_what_its_experiment_makes():
+    from latentlab.config import named_experiment
+    from latentlab.runs import zoo_paths
+
+    names = [path.name for path in zoo_paths()]
+    assert {"digits-vae", "sprites-beta-vae", "scenes-vae"} <= set(names)
+    for name in names:
+        run = Run.open(f"zoo:{name}", "cpu")
+        assert run.experiment == named_experiment(name)[0]
+        assert run.metrics()["step"][-1] == run.experiment.max_steps
+        assert run.digest[:16] in run.card
+        assert sum(p.stat().st_size for p in run.path.iterdir()) < 3_000_000

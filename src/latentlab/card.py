@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from latentlab.files import atomic_write
 from latentlab.models.contract import GenerativeModel
-from latentlab.runs import CARD, Run, atomic_write
+from latentlab.runs import CARD, Run
 
 _IMAGES = 4000
 

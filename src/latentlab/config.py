@@ -54,6 +54,7 @@ class BlockConfig:
 
     def __post_init__(self) -> None:
         _check_range("block", "dim", self.dim, 1, 1024)
+        _check_choice(self, "prior")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,10 @@ class VAEConfig(ModelConfig):
         _check_range("model", "scale", self.scale, 1e-4, 10.0)
         for name in ("network", "likelihood"):
             _check_choice(self, name)
+        if self.blocks is not None and (
+            not isinstance(self.blocks, list) or not all(isinstance(b, BlockConfig) for b in self.blocks)
+        ):
+            raise ValueError(f"model.blocks must be a list of blocks, or null; got {self.blocks!r}.")
 
     @property
     def latent_blocks(self) -> list[BlockConfig]:
@@ -216,7 +221,7 @@ def _known(what: str, name: Any, table: Mapping[str, type]) -> type:
 
 def _check_choice(config: Any, name: str) -> None:
     choices = typing.get_args(typing.get_type_hints(type(config))[name])
-    if getattr(config, name) not in choices:
+    if not isinstance(getattr(config, name), str) or getattr(config, name) not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {getattr(config, name)!r}.")
 
 

@@ -59,15 +59,9 @@ def cpu_supports_bf16() -> bool:
     """Tell whether this CPU multiplies bfloat16 in hardware, so that autocast gains time."""
     import torch
 
-    # oneDNN accepts bfloat16 on any AVX-512 CPU but emulates it there, slower than float32: ask for the
-    # instructions themselves where torch can tell, and for oneDNN's word elsewhere (ARM).
-    probes = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
-    if platform.machine() in ("x86_64", "AMD64") and all(probes):
-        return any(probe() for probe in probes if probe)
-    try:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):  # a torch built without oneDNN has no such operator
-        return False
+    from latentlab.runs import supports_bf16
+
+    return supports_bf16(torch.device("cpu"))
 
 
 def report() -> str:

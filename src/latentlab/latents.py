@@ -19,6 +19,8 @@ from torch.distributions import Normal as NormalDistribution
 ACTIVE_NATS = 0.1
 """A coordinate whose mean KL to the prior exceeds this, nats, counts as active everywhere."""
 
+_LOG_VAR_RANGE = (-20.0, 20.0)
+
 
 def _uniform(n: int, dim: int, generator: torch.Generator) -> Tensor:
     return torch.rand((n, dim), generator=generator)
@@ -45,6 +47,16 @@ class Normal:
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of each coordinate, nats, shape of ``z``."""
         return -0.5 * (z.square() + math.log(2.0 * math.pi))
+
+    def posterior_size(self, dim: int) -> int:
+        """How many numbers an encoder gives for a block: a mean and a log-variance a coordinate."""
+        return 2 * dim
+
+    def posterior(self, numbers: Tensor) -> Distribution:
+        """N(mean, variance) of (batch, 2 dim) numbers: the means, then the log-variances."""
+        mean, log_var = numbers.chunk(2, dim=1)
+        std = (0.5 * log_var.clamp(*_LOG_VAR_RANGE)).exp()
+        return NormalDistribution(mean, std, validate_args=False)
 
     def kl(self, q: Distribution) -> Tensor:
         """KL(q || prior) of each coordinate, nats (batch, dim), in closed form for a normal ``q``."""
@@ -83,6 +95,22 @@ class Uniform:
         inside = (z >= self.low) & (z <= self.high)
         return torch.where(inside, -math.log(self.high - self.low), -math.inf)
 
+    def posterior_size(self, dim: int) -> int:
+        """No encoder here infers a uniform block.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "A block with a uniform prior can be sampled, but no posterior is defined for it here."
+        )
+
+    def posterior(self, numbers: Tensor) -> Distribution:
+        """No posterior is defined for a uniform block; see ``posterior_size``."""
+        raise ValueError(
+            "A block with a uniform prior can be sampled, but no posterior is defined for it here."
+        )
+
     def kl(self, q: Distribution) -> Tensor:
         """KL(q || prior) of each coordinate, nats (batch, dim), for a ``q`` supported inside the prior."""
         return -q.entropy() + math.log(self.high - self.low)
@@ -114,6 +142,14 @@ class Categorical:
     def log_prob(self, z: Tensor) -> Tensor:
         """Log probability shared out over the coordinates: it stands on the coordinate that is 1, else 0."""
         return -math.log(z.shape[-1]) * z
+
+    def posterior_size(self, dim: int) -> int:
+        """How many numbers an encoder gives for a block: one logit a category."""
+        return dim
+
+    def posterior(self, numbers: Tensor) -> Distribution:
+        """The categorical distribution of (batch, dim) logits."""
+        return OneHotCategorical(logits=numbers, validate_args=False)
 
     def kl(self, q: Distribution) -> Tensor:
         """KL(q || prior) in nats as its summands q_k log(q_k / prior_k), (batch, dim): the row sums to the KL."""
@@ -283,6 +319,30 @@ class LatentSpace:
         if not 0.0 < p < 1.0:
             raise ValueError(f"A quantile needs 0 < p < 1; got p={p}.")
         return self.block_of(dim).prior.quantile(p)
+
+    @property
+    def posterior_size(self) -> int:
+        """How many numbers an encoder gives an image, to say where in this space it lies."""
+        return sum(b.prior.posterior_size(b.dim) for b in self.blocks)
+
+    def posterior(self, numbers: Tensor) -> Posterior:
+        """q(z | x) of an encoder's outputs.
+
+        Args:
+            numbers: (batch, posterior_size), block after block; for a normal block its means, then its
+                log-variances (clamped to ±20), for a categorical one its logits.
+
+        Raises:
+            ValueError: on another width.
+        """
+        sizes = [b.prior.posterior_size(b.dim) for b in self.blocks]
+        if numbers.ndim != 2 or numbers.shape[1] != sum(sizes):
+            raise ValueError(
+                f"Expected {sum(sizes)} numbers an image for a posterior over space {self.name!r}; "
+                f"got {tuple(numbers.shape)}."
+            )
+        parts = zip(self.blocks, numbers.split(sizes, dim=1), strict=True)
+        return Posterior(self, {b.name: b.prior.posterior(part) for b, part in parts})
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of the prior at each coordinate, nats (batch, dim)."""

@@ -6,17 +6,14 @@ tables. What does not fit is refused with one sentence.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import os
+import platform
 import re
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +22,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from latentlab.config import Experiment
+from latentlab.files import atomic_write
 from latentlab.models.build import build_model
 from latentlab.models.contract import GenerativeModel, weights_digest
 
@@ -45,28 +43,6 @@ _LARGEST_TEXT = 4_000_000
 _STEP_FILE = re.compile(r"step-(\d+)\.safetensors")
 
 
-@contextlib.contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
-    """Opens a temporary neighbour of ``path`` that takes its place only if the block ends well.
-
-    Raises:
-        OSError: if the folder can't be written or the disk is full; what stood at ``path`` is still there.
-    """
-    encoding = None if "b" in mode else "utf-8"
-    newline = None if "b" in mode else ""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """Resolves a device: auto is the GPU where there is one, else the CPU.
 
@@ -84,6 +60,21 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
             f"Device {device!r} was asked for, but torch sees no CUDA device here; use auto or cpu."
         )
     return chosen
+
+
+def supports_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 in hardware, so that the networks gain by it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # oneDNN takes bfloat16 on any AVX-512 CPU but emulates it there, slower than float32: where torch can
+    # tell, the instructions themselves decide; elsewhere (ARM) its word does.
+    probes = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+    if platform.machine() in ("x86_64", "AMD64") and all(probes):
+        return any(probe() for probe in probes if probe)
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a torch built without oneDNN has no such operator
+        return False
 
 
 class Run:
@@ -146,7 +137,7 @@ class Run:
         text = read_text(_inside(folder, CONFIG))
         try:
             spec = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{folder / CONFIG} is no JSON: {error}.") from None
         return cls(folder, spec, device)
 
@@ -158,7 +149,7 @@ class Run:
             OSError: if a run is there already, or the folder can't be written.
         """
         folder = Path(path).expanduser()
-        if (folder / CONFIG).exists():
+        if (folder / CONFIG).exists() and any((folder / name).exists() for name in (WEIGHTS, RESUME)):
             raise OSError(
                 f"A run is at {folder} already; continue it with --resume {folder}, or choose another --out."
             )
@@ -236,17 +227,17 @@ class Run:
         from latentlab.data import DOWNLOADABLE, open_dataset
 
         options = dict(self.experiment.data.options)
-        if self.experiment.data.name in DOWNLOADABLE:
+        if self.experiment.data.name.partition(":")[0] in DOWNLOADABLE:
             options["download"] = download
         return open_dataset(self.experiment.data.name, **options)
 
     def metrics(self) -> dict[str, np.ndarray]:
         """The logged curves: {column: float64 (rows,)}, "step" among them; empty before the first row."""
-        return read_table(self.path / METRICS)
+        return read_table(_inside(self.path, METRICS))
 
     def timing(self) -> dict[str, np.ndarray]:
         """Seconds and images per second by step, apart from the metrics, which don't depend on the machine."""
-        return read_table(self.path / TIMING)
+        return read_table(_inside(self.path, TIMING))
 
     @property
     def card(self) -> str:
@@ -338,8 +329,10 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     """A CSV of numbers as {column: float64 (rows,)}; a half-written last line is passed over."""
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} should be a table of numbers; it can't be read ({error}).") from None
     if not rows:
         return {}
     header, values = rows[0], []
@@ -396,7 +389,14 @@ def list_runs(folder: str | Path) -> list[RunSummary]:
     """The runs in a folder and one level below it, newest first; those that can't be read say why."""
     folder = Path(folder).expanduser()
     found = {p.parent for depth in ("*", "*/*") for p in folder.glob(f"{depth}/{CONFIG}")}
-    return [_summary(p) for p in sorted(found, key=lambda p: (p / CONFIG).stat().st_mtime, reverse=True)]
+
+    def age(path: Path) -> float:
+        try:
+            return (path / CONFIG).stat().st_mtime
+        except OSError:  # deleted since it was listed
+            return 0.0
+
+    return [_summary(p) for p in sorted(found, key=age, reverse=True)]
 
 
 class Workspace:

@@ -64,7 +64,10 @@ def test_edits_survive_json_and_are_hashable_values():
     ("make", "message"),
     [
         (lambda: Edit("block2"), "address such as 'generator.block2'"),
-        (lambda: Edit("g.a", operation="explode"), "one of ablate, set, scale, shift, replace; got 'explode'"),
+        (
+            lambda: Edit("g.a", operation="explode"),
+            "one of ablate, set, scale, shift, replace; got 'explode'",
+        ),
         (lambda: Edit("g.a", amount=1.5), r"amount lies in \[0, 1\]"),
         (lambda: Edit("g.a", value=float("nan")), "must be a finite number"),
         (lambda: Edit("g.a", (-1,)), "counted from 0"),
@@ -84,3 +87,8 @@ def test_edits_survive_json_and_are_hashable_values():
 def test_a_wrong_edit_is_refused_with_a_sentence(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_state_of_several_tensors_is_refused_with_a_sentence():
+    with pytest.raises(ValueError, match="gives tuple, not one tensor"):
+        Edit("g.a").apply((torch.zeros(1, 2), torch.zeros(1, 2)))

@@ -89,7 +89,7 @@ def test_a_graph_runs_in_topological_order_and_guards_its_skips():
 
 
 def test_wrong_names_and_sources_are_answered_with_the_valid_ones(chain, z):
-    with pytest.raises(ValueError, match="it has generator.fc, generator.conv, generator.output"):
+    with pytest.raises(ValueError, match=r"it has generator\.fc, generator\.conv, generator\.output"):
         chain.run(z, [Edit("generator.deconv9")])
     with pytest.raises(ValueError, match="No stage 'x'"):
         chain.activations(z, ["x"])
@@ -127,3 +127,29 @@ def test_stages_describe_themselves(chain, z):
     assert [i.shape for i in info] == [(2, 2, 2), (4, 4, 4), (1, 4, 4)]
     assert sum(i.parameters for i in info) == sum(p.numel() for p in chain.parameters())
     assert info[1].kind == "ConvTranspose2d + ReLU" and info[1].inputs == ("fc",)
+
+
+def test_a_stage_name_is_one_word():
+    with pytest.raises(ValueError, match=r"can't hold a dot or be empty; got 'a\.b'"):
+        StagedNetwork({"a.b": nn.Identity()})
+
+
+def test_a_skip_is_kept_until_its_last_reader_and_then_let_go():
+    import gc
+    import weakref
+
+    seen: list[weakref.ref] = []
+
+    class Watch(nn.Module):
+        def forward(self, *states):
+            gc.collect()
+            seen.append(weakref.ref(states[0]))
+            alive.append(sum(ref() is not None for ref in seen))
+            return sum(s + 1.0 for s in states)
+
+    alive: list[int] = []
+    stages = {name: Watch() for name in "abcde"}
+    net = StagedNetwork(stages, "g", inputs={"d": ("c", "a")})
+    assert net(torch.zeros(1, 2))[0, 0].item() == 7.0
+    # While e runs, its own input is alive; a, b and c are not, and the input is held by nobody here.
+    assert alive[-1] <= 2

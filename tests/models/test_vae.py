@@ -8,7 +8,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal
 
 from latentlab.config import BlockConfig, ModelConfig, VAEConfig
-from latentlab.latents import Block, LatentSpace, Uniform
+from latentlab.latents import Block, Categorical, LatentSpace
 from latentlab.models.build import build_model
 from latentlab.models.contract import GenerativeModel, InferenceModel, weights_digest
 from latentlab.models.edits import Edit
@@ -102,8 +102,8 @@ def test_the_latent_space_takes_blocks_and_refuses_what_a_vae_can_not():
     config = VAEConfig(blocks=[BlockConfig("pose", 2), BlockConfig("content", 3)])
     model = build_model(config, (1, 32, 32))
     assert model.latent_space.names == ("pose0", "pose1", "content0", "content1", "content2")
-    with pytest.raises(ValueError, match="block 'u' has another"):
-        VAE((1, 32, 32), LatentSpace([Block("u", 2, Uniform())]), model.encoder, model.generator, Bernoulli())
+    with pytest.raises(ValueError, match="no posterior is defined for it here"):
+        build_model(VAEConfig(blocks=[BlockConfig("u", 2, "uniform")]), (1, 32, 32))
     with pytest.raises(ValueError, match=r"Expected images \(batch, 1, 32, 32\); got \(2, 3, 32, 32\)"):
         model.encode(torch.zeros(2, 3, 32, 32))
     with pytest.raises(ValueError, match="Expected codes"):
@@ -151,7 +151,43 @@ def test_likelihoods_are_densities_with_means_in_the_unit_interval():
     by_hand = (x * logits.sigmoid().log() + (1 - x) * (1 - logits.sigmoid()).log()).sum((1, 2, 3))
     assert torch.allclose(Bernoulli()(logits).log_prob(x), by_hand, atol=1e-5)
     gaussian = Gaussian(scale=0.2)
-    by_hand = (-0.5 * ((x - logits.sigmoid()) / 0.2) ** 2 - math.log(0.2) - 0.5 * math.log(2 * math.pi)).sum((1, 2, 3))
+    by_hand = (-0.5 * ((x - logits.sigmoid()) / 0.2) ** 2 - math.log(0.2) - 0.5 * math.log(2 * math.pi)).sum(
+        (1, 2, 3)
+    )
     assert torch.allclose(gaussian(logits).log_prob(x), by_hand, atol=1e-4)
     assert torch.equal(gaussian(logits).mean, logits.sigmoid())
     assert not list(gaussian.parameters()) and len(list(Gaussian(learn=True).parameters())) == 1
+
+
+def test_models_that_differ_in_more_than_weights_have_other_digests():
+    # The fake: a digest of the weights alone, by which two block layouts would share every cache.
+    def made(**changes):
+        return build_model(VAEConfig(**{"width": 4, "hidden": 8, "latents": 6, **changes}), (1, 28, 28))
+
+    plain = made()
+    blocks = made(blocks=[BlockConfig("pose", 2), BlockConfig("content", 4)])
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), blocks.parameters(), strict=False))
+    digests = [weights_digest(m) for m in (plain, blocks, made())]
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_decoding_is_the_mean_of_the_likelihood_by_a_plain_tensor_function():
+    for likelihood in ("bernoulli", "gaussian"):
+        model = build_model(VAEConfig(width=4, hidden=8, likelihood=likelihood), (1, 28, 28))
+        z = model.sample_codes(3, 0)
+        assert torch.equal(model.decode(z), model.likelihood(z).mean)
+        assert torch.equal(model.sample(3, 0), model.decode(z))
+
+
+def test_a_categorical_block_gets_a_categorical_posterior():
+    space = LatentSpace([Block("kind", 3, Categorical), Block("z", 2)])
+    assert space.posterior_size == 3 + 4
+    numbers = torch.randn(5, 7, generator=noise())
+    posterior = space.posterior(numbers)
+    assert torch.allclose(posterior.mean[:, :3], numbers[:, :3].softmax(1))
+    assert torch.equal(posterior.mean[:, 3:], numbers[:, 3:5])
+    assert torch.allclose(posterior.log_var[:, 3:], numbers[:, 5:], atol=1e-5)
+    draws = posterior.sample(0)[:, :3]
+    assert torch.allclose(draws.sum(1), torch.ones(5), atol=1e-6)
+    with pytest.raises(ValueError, match="Expected 7 numbers an image"):
+        space.posterior(numbers[:, :6])

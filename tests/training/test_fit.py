@@ -11,6 +11,7 @@ from latentlab.models.contract import weights_digest
 from latentlab.objectives.variational import BetaVAE, Loss, Objective
 from latentlab.runs import Run
 from latentlab.training import fit as fit_module
+from latentlab.training import vae as vae_module
 from latentlab.training.fit import fit, resume
 from latentlab.training.recorder import kept_steps
 from latentlab.training.vae import VAETraining, stream_seed, use_bf16
@@ -117,13 +118,13 @@ class _Adversary(Objective):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, terms, step):
+    def forward(self, terms, step, generator):
         (other,) = terms.others
         assert not torch.equal(terms.x, other.x) and not torch.equal(terms.z, other.z)
         loss = -terms.log_likelihood.mean() + 0.0 * other.kl.sum() + self.scale * terms.kl.sum(1).mean()
         return Loss(loss, {"reconstruction": -terms.log_likelihood.mean()})
 
-    def auxiliary(self, terms, step):
+    def auxiliary(self, terms, step, generator):
         return (self.scale - terms.z.detach().mean()).square()
 
 
@@ -144,16 +145,20 @@ def test_an_objective_with_two_batches_and_own_parameters_trains_and_resumes(tin
 
 
 class _Fails(BetaVAE):
-    def forward(self, terms, step):
-        loss = super().forward(terms, step)
+    def forward(self, terms, step, generator):
+        loss = super().forward(terms, step, generator)
         if step >= 10:
             loss.total = loss.total * float("nan")
         return loss
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_sentence_and_keeps_the_checkpoint(tiny, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_with_a_sentence_and_keeps_the_checkpoint(
+    tiny, tmp_path, monkeypatch
+):
     monkeypatch.setattr(fit_module, "build_objective", lambda config, size: _Fails())
-    with pytest.raises(FloatingPointError, match=r"The loss became nan between steps 8 and 12; step 10 is kept"):
+    with pytest.raises(
+        FloatingPointError, match=r"The loss became nan between steps 8 and 12; step 10 is kept"
+    ):
         fit(tiny(checkpoint_every=6, max_steps=40), tmp_path / "run", device="cpu", progress=False)
     assert torch.isfinite(Run.open(tmp_path / "run", "cpu").model.sample(1, 0)).all()
     monkeypatch.undo()
@@ -162,7 +167,9 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence_and_keeps_the_checkpoin
 
 def test_weights_that_are_not_finite_are_never_saved(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(fit_module, "build_objective", lambda config, size: _Fails())
-    with pytest.raises(FloatingPointError, match=r"weights were no longer finite at step 12; step 10 is kept"):
+    with pytest.raises(
+        FloatingPointError, match=r"weights were no longer finite at step 12; step 10 is kept"
+    ):
         fit(tiny(log_every=1000, max_steps=40), tmp_path / "run", device="cpu", progress=False)
 
 
@@ -210,21 +217,52 @@ def test_kept_steps_are_log_spaced_and_end_with_the_last():
 def test_precision_follows_the_hardware_or_says_no(monkeypatch):
     cpu = torch.device("cpu")
     assert use_bf16("fp32", cpu) is False
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(vae_module, "supports_bf16", lambda device: False)
     assert use_bf16("auto", cpu) is False
     with pytest.raises(ValueError, match="this cpu has no bfloat16"):
         use_bf16("bf16", cpu)
 
 
 def test_it_learns(tiny, tmp_path):
-    run = fit(tiny(max_steps=60, log_every=20, learning_rate=3e-3), tmp_path / "run", device="cpu", progress=False)
+    run = fit(
+        tiny(max_steps=60, log_every=20, learning_rate=3e-3), tmp_path / "run", device="cpu", progress=False
+    )
     loss = run.metrics()["loss"]
     assert loss[-1] < 0.6 * loss[0]
 
 
 @pytest.mark.gpu
 def test_the_same_training_runs_on_a_gpu(tiny, tmp_path):
-    run = fit(tiny(max_steps=60, log_every=20, learning_rate=3e-3), tmp_path / "run", device="cuda", progress=False)
+    run = fit(
+        tiny(max_steps=60, log_every=20, learning_rate=3e-3), tmp_path / "run", device="cuda", progress=False
+    )
     assert next(run.model.parameters()).is_cuda
     loss = run.metrics()["loss"]
     assert loss[-1] < 0.6 * loss[0]
+
+
+class _Schedules(BetaVAE):
+    def forward(self, terms, step, generator):
+        loss = super().forward(terms, step, generator)
+        if step >= 6:
+            loss.terms["capacity"] = loss.total.detach() * 0.0 + step
+        loss.terms["chance"] = torch.rand((), generator=generator)
+        return loss
+
+
+def test_terms_that_come_later_get_a_column_and_chance_is_the_steps_own(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_module, "build_objective", lambda config, size: _Schedules())
+    metrics = fit(tiny(), tmp_path / "a", device="cpu", progress=False).metrics()
+    assert np.isnan(metrics["capacity"][0])
+    assert list(metrics["capacity"][1:]) == [6.5, 9.5]  # means over the steps that had it: 6, 7 and 8 to 11
+    assert np.allclose(metrics["loss"], metrics["reconstruction"] + metrics["kl"], rtol=1e-5)
+    again = fit(tiny(log_every=12), tmp_path / "b", device="cpu", progress=False).metrics()
+    assert again["chance"][0] == pytest.approx(metrics["chance"].mean(), rel=1e-6)
+
+
+@pytest.mark.gpu
+def test_a_run_stopped_between_two_logs_resumes_on_a_gpu(tiny, tmp_path):
+    path = tmp_path / "run"
+    stop = lambda model, file: Run.open(path).command(command="stop")  # noqa: E731
+    fit(tiny(preview_every=5, log_every=6), path, device="cuda", preview=stop, progress=False)
+    assert resume(path, device="cuda", progress=False).metrics()["step"][-1] == 12

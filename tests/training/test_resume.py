@@ -50,7 +50,9 @@ def start_and_wait(path: Path, step: int) -> subprocess.Popen:
 
 
 def finish(path: Path) -> tuple[bytes, str]:
-    subprocess.run(command("--resume", str(path), "--device", "cpu", "--quiet"), check=True, capture_output=True)
+    subprocess.run(
+        command("--resume", str(path), "--device", "cpu", "--quiet"), check=True, capture_output=True
+    )
     run = Run.open(path, "cpu")
     assert run.metrics()["step"][-1] == 1500
     return run.weights_path.read_bytes(), (path / "metrics.csv").read_text()
@@ -59,9 +61,7 @@ def finish(path: Path) -> tuple[bytes, str]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> tuple[bytes, str]:
     path = tmp_path_factory.mktemp("whole") / "run"
-    subprocess.run(
-        command("sprites-beta-vae", *OPTIONS, "--out", str(path)), check=True, capture_output=True
-    )
+    subprocess.run(command("sprites-beta-vae", *OPTIONS, "--out", str(path)), check=True, capture_output=True)
     return (path / "weights.safetensors").read_bytes(), (path / "metrics.csv").read_text()
 
 

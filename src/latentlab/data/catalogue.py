@@ -171,9 +171,9 @@ def open_dataset(name: str, **options: object) -> FactorDataset:
         ValueError: Unknown name or option (the sentence lists the valid ones), or a wrong file.
         OSError: A file is missing or damaged.
     """
-    kind, _, path = str(name).partition(":")
+    kind, colon, path = str(name).partition(":")
     entry = _ENTRIES.get(kind)
-    if entry is None or (path and not entry.takes_path):
+    if entry is None or (colon and not entry.takes_path):
         close = difflib.get_close_matches(kind, _ENTRIES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close and close[0] != name else ""
         raise ValueError(f"unknown data set {name!r}; the data sets are {', '.join(dataset_names())}{hint}")

@@ -17,6 +17,7 @@ from torch.distributions import Distribution, Independent
 from torch.distributions import Normal as NormalDistribution
 
 from latentlab.latents import Block, LatentSpace, Posterior
+from latentlab.models.contract import identity_text
 from latentlab.models.edits import Edit
 from latentlab.models.staged import StageInfo
 
@@ -101,12 +102,17 @@ class AdaptedNetwork(nn.Module):
         states = self._run(h, edits, wanted, None)[1]
         return {name: states[name] for name in self.names if name in wanted}
 
+    def kinds(self) -> dict[str, str]:
+        """What each stage is, {stage: "Conv2d"}."""
+        modules = dict(self.module.named_modules())
+        return {name: type(modules[name.split("@")[0]]).__name__ for name in self.names}
+
     def describe(self, h) -> list[StageInfo]:
         """What each stage is, with the shape of its state for the input ``h``."""
         states = {}
         with torch.no_grad():
             states = self._run(h, (), set(self.names), None)[1]
-        modules = dict(self.module.named_modules())
+        modules, kinds = dict(self.module.named_modules()), self.kinds()
         described = []
         for name in self.names:
             module = modules[name.split("@")[0]]
@@ -114,7 +120,7 @@ class AdaptedNetwork(nn.Module):
                 StageInfo(
                     name=name,
                     address=f"{self.name}.{name}",
-                    kind=type(module).__name__,
+                    kind=kinds[name],
                     shape=tuple(states[name].shape[1:]),
                     parameters=sum(p.numel() for p in module.parameters()),
                     inputs=(),
@@ -225,8 +231,10 @@ class AdaptedModel(nn.Module):
         to_image: Callable[[Tensor], Tensor],
         to_posterior: Callable[[object], tuple[Tensor, Tensor]],
         scale: float,
+        output_range: str,
     ) -> None:
         super().__init__()
+        self._range = output_range
         self.generator, self.encoder = generator, encoder
         self.latent_space, self.image_shape = latent_space, image_shape
         self._to_image, self._to_posterior, self._scale = to_image, to_posterior, scale
@@ -235,6 +243,11 @@ class AdaptedModel(nn.Module):
     def spaces(self) -> dict[str, LatentSpace]:
         """The one space of the model."""
         return {self.latent_space.name: self.latent_space}
+
+    @property
+    def identity(self) -> str:
+        """What the model is apart from its weights; part of the weights' digest."""
+        return identity_text(self, outputs=self._range, scale=str(self._scale))
 
     @property
     def networks(self) -> dict[str, AdaptedNetwork]:
@@ -268,20 +281,18 @@ class AdaptedModel(nn.Module):
         if self.encoder is None:
             raise ValueError("This model was adapted without an encoder, so it can't encode images.")
         mean, log_var = self._to_posterior(self.encoder.run(x, edits))
-        std = (0.5 * log_var.clamp(-20.0, 20.0)).exp()
         space = self.latent_space
-        parts = {
-            b.name: NormalDistribution(
-                mean[:, space.slice(b.name)], std[:, space.slice(b.name)], validate_args=False
-            )
-            for b in space.blocks
-        }
-        return Posterior(space, parts)
+        slices = [space.slice(name) for name in space.block_names]
+        numbers = torch.cat([torch.cat([mean[:, s], log_var[:, s]], dim=1) for s in slices], dim=1)
+        return space.posterior(numbers)
+
+    def sample_codes(self, n: int, seed: int) -> Tensor:
+        """Codes (n, dim) from the prior, on the model's device."""
+        return self.latent_space.sample(n, seed, next(self.parameters()).device)
 
     def sample(self, n: int, seed: int) -> Tensor:
         """Images of ``n`` codes from the prior."""
-        device = next(self.parameters()).device
-        return self.decode(self.latent_space.sample(n, seed, device))
+        return self.decode(self.sample_codes(n, seed))
 
 
 def _tensor(output: object) -> Tensor:
@@ -337,19 +348,22 @@ def adapt_model(
     space = latents if isinstance(latents, LatentSpace) else LatentSpace([Block("z", latents)])
     if isinstance(outputs, str) and outputs not in _TO_IMAGE:
         raise ValueError(f"outputs must be one of {', '.join(_TO_IMAGE)} or a function; got {outputs!r}.")
+    output_range = (
+        outputs if isinstance(outputs, str) else getattr(outputs, "__qualname__", type(outputs).__name__)
+    )
     to_image = _TO_IMAGE[outputs] if isinstance(outputs, str) else outputs
     device = next((p.device for p in decoder.parameters()), torch.device("cpu"))
     codes = space.sample(1, 0, device)
     images = torch.zeros(1, *image_shape, device=device)
     generator = adapt(decoder, codes, "generator")
     own = adapt(encoder, images, "encoder") if encoder is not None else None
-    model = AdaptedModel(generator, own, space, image_shape, to_image, to_posterior, scale)
+    model = AdaptedModel(generator, own, space, image_shape, to_image, to_posterior, scale, output_range)
     with torch.no_grad():
         made = to_image(_tensor(generator.run(codes)))
         if made.numel() != images.numel():
             raise ValueError(
                 f"Expected the decoder to give images {tuple(image_shape)}; got {tuple(made.shape[1:])}."
             )
-        if own is not None and model.encode(images).mean.shape[1] != space.dim:
-            raise ValueError(f"Expected the encoder to give {space.dim} means and log-variances.")
+        if own is not None:
+            model.encode(images)  # says what is wrong with the encoder's outputs
     return model

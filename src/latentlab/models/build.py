@@ -10,13 +10,13 @@ from latentlab.config import LARGEST_IMAGE, SMALLEST_IMAGE, ModelConfig, VAEConf
 from latentlab.latents import PRIORS, Block, LatentSpace
 from latentlab.models.likelihoods import Bernoulli, Gaussian
 from latentlab.models.networks import NETWORKS
-from latentlab.models.vae import VAE, posterior_size
+from latentlab.models.vae import VAE
 
 
 def _vae(config: VAEConfig, image_shape: tuple[int, int, int]) -> VAE:
     space = LatentSpace([Block(b.name, b.dim, PRIORS[b.prior]()) for b in config.latent_blocks])
     encoder, generator = NETWORKS[config.network](
-        image_shape, space.dim, posterior_size(space), width=config.width, hidden=config.hidden
+        image_shape, space.dim, space.posterior_size, width=config.width, hidden=config.hidden
     )
     likelihood = (
         Bernoulli() if config.likelihood == "bernoulli" else Gaussian(config.scale, config.learn_scale)

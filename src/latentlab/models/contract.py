@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -51,8 +52,12 @@ class GenerativeModel(Protocol):
         """Images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""
         ...
 
+    def sample_codes(self, n: int, seed: int) -> Tensor:
+        """Codes (n, dim) drawn from the prior, which is the model's own where blocks depend on each other."""
+        ...
+
     def sample(self, n: int, seed: int) -> Tensor:
-        """Images of ``n`` codes drawn from the prior."""
+        """Images of ``sample_codes(n, seed)``."""
         ...
 
 
@@ -95,13 +100,24 @@ class ElboTerms:
     others: tuple[ElboTerms, ...] = ()
 
 
+def identity_text(model: GenerativeModel, **more: str) -> str:
+    """What a model is apart from its weights, as one line: class, spaces, stages and what else is given."""
+    networks = {
+        name: [f"{stage}: {kind}" for stage, kind in network.kinds().items()]
+        for name, network in model.networks.items()
+    }
+    spaces = [space.to_dict() for space in model.spaces.values()]
+    return json.dumps([type(model).__name__, list(model.image_shape), spaces, networks, more], sort_keys=True)
+
+
 _digests: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def weights_digest(module: nn.Module | GenerativeModel) -> str:
-    """SHA-256 (hex) over the names, shapes and bytes of all weights and buffers: the identity of a model.
+    """SHA-256 (hex) over a model's ``identity``, and names, shapes and bytes of all weights and buffers.
 
-    Cached per module until a tensor is written to.
+    Two models with equal weights but other blocks, activations or likelihood have other digests, so it can
+    key every cache. Cached per module until a tensor is written to.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"Only a torch module has weights to digest; got {type(module).__name__}.")
@@ -110,7 +126,7 @@ def weights_digest(module: nn.Module | GenerativeModel) -> str:
     cached = _digests.get(module)
     if cached and cached[0] == state and len(state) == len(tensors):
         return cached[1]
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(str(getattr(module, "identity", type(module).__name__)).encode())
     for name, tensor in tensors:
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name}|{values.dtype}|{tuple(values.shape)}|".encode())

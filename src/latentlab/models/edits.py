@@ -91,6 +91,10 @@ class Edit:
         Raises:
             ValueError: on units that the stage does not have, or a region on a flat stage.
         """
+        if not isinstance(h, Tensor):
+            raise ValueError(
+                f"Stage {self.stage!r} gives {type(h).__name__}, not one tensor; edit one before it."
+            )
         units = h.shape[1]
         if self.units is not None and self.units and self.units[-1] >= units:
             raise ValueError(

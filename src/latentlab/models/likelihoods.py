@@ -18,7 +18,9 @@ class Bernoulli(nn.Module):
     reconstruction term: proper as an objective, not a density of grey values.
     """
 
-    channels_per_pixel = 1
+    def image(self, outputs: Tensor) -> Tensor:
+        """The mean image, in [0, 1], as a plain tensor function: what export and the browser run."""
+        return outputs.sigmoid()
 
     def forward(self, outputs: Tensor) -> Distribution:
         """Distribution over images from logits (batch, channels, height, width)."""
@@ -40,6 +42,10 @@ class Gaussian(nn.Module):
             self.log_scale = nn.Parameter(log_scale)
         else:
             self.register_buffer("log_scale", log_scale)
+
+    def image(self, outputs: Tensor) -> Tensor:
+        """The mean image, in [0, 1], as a plain tensor function: what export and the browser run."""
+        return outputs.sigmoid()
 
     def forward(self, outputs: Tensor) -> Distribution:
         """Distribution over images from outputs (batch, channels, height, width) before the sigmoid."""

@@ -60,6 +60,8 @@ class StagedNetwork(nn.Module):
         super().__init__()
         if not stages:
             raise ValueError(f"Network {name!r} needs at least one stage; got none.")
+        if dotted := [stage for stage in stages if "." in stage or not stage]:
+            raise ValueError(f"A stage's name can't hold a dot or be empty; got {dotted[0]!r}.")
         self.name = name
         self.stages = nn.ModuleDict(stages)
         self.names: tuple[str, ...] = tuple(stages)
@@ -154,7 +156,16 @@ class StagedNetwork(nn.Module):
                 other = self._source_state(edit, h, name) if edit.operation == "replace" else None
                 state = edit.apply(state, other)
             states[name] = state
+            # What nobody reads any more is let go: at 128 pixels a stage can be half a gigabyte.
+            later = self.names[self.names.index(name) + 1 : end + 1]
+            for read in self.inputs[name]:
+                if read not in wanted and not any(read in self.inputs[n] for n in later):
+                    states.pop(read, None)
         return states
+
+    def kinds(self) -> dict[str, str]:
+        """What each stage is made of, {stage: "Conv2d + ReLU"}."""
+        return {name: _kind(self.stages[name]) for name in self.names}
 
     def _source_state(self, edit: Edit, h: Tensor, stage: str) -> Tensor:
         """The state that an edit's other sample has at a stage, batch of 1."""

@@ -10,19 +10,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.distributions import Normal as NormalDistribution
 
-from latentlab.latents import LatentSpace, Normal, Posterior
-from latentlab.models.contract import ElboTerms
+from latentlab.latents import LatentSpace, Posterior
+from latentlab.models.contract import ElboTerms, identity_text
 from latentlab.models.edits import Edit
 from latentlab.models.staged import StagedNetwork
-
-_LOG_VAR_RANGE = (-20.0, 20.0)
-
-
-def posterior_size(space: LatentSpace) -> int:
-    """How many numbers an encoder gives for a space: mean and log-variance of each coordinate."""
-    return 2 * space.dim
 
 
 def _full(outputs: Tensor) -> Tensor:
@@ -31,14 +23,14 @@ def _full(outputs: Tensor) -> Tensor:
 
 
 class VAE(nn.Module):
-    """A VAE over a latent space of normal blocks.
+    """A VAE over a structured latent space.
 
     Args:
         image_shape: (channels, height, width).
-        latent_space: blocks with normal priors.
-        encoder: images (batch, channels, height, width) to (batch, 2 x dim): means, then log-variances.
+        latent_space: blocks whose priors define a posterior (normal, categorical).
+        encoder: images (batch, channels, height, width) to (batch, latent_space.posterior_size) numbers.
         generator: codes (batch, dim) to the parameters of the likelihood, of an image's shape.
-        likelihood: those parameters to a distribution over images.
+        likelihood: those parameters to a distribution over images, and by ``image`` to its mean.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
@@ -53,9 +45,6 @@ class VAE(nn.Module):
         likelihood: nn.Module,
     ) -> None:
         super().__init__()
-        foreign = [b.name for b in latent_space.blocks if not isinstance(b.prior, Normal)]
-        if foreign:
-            raise ValueError(f"A VAE's blocks need a normal prior; block {foreign[0]!r} has another.")
         self.image_shape = image_shape
         self.latent_space = latent_space
         self.encoder = encoder
@@ -66,6 +55,11 @@ class VAE(nn.Module):
     def spaces(self) -> dict[str, LatentSpace]:
         """The one space of a VAE."""
         return {self.latent_space.name: self.latent_space}
+
+    @property
+    def identity(self) -> str:
+        """What the model is apart from its weights; part of the weights' digest."""
+        return identity_text(self, likelihood=type(self.observation).__name__)
 
     @property
     def networks(self) -> dict[str, StagedNetwork]:
@@ -93,13 +87,7 @@ class VAE(nn.Module):
             raise ValueError(
                 f"Expected images (batch, {', '.join(map(str, self.image_shape))}); got {tuple(x.shape)}."
             )
-        mean, log_var = _full(self.encoder.run(x, edits)).chunk(2, dim=1)
-        std = (0.5 * log_var.clamp(*_LOG_VAR_RANGE)).exp()
-        parts = {
-            name: NormalDistribution(mean[:, where], std[:, where], validate_args=False)
-            for name, where in ((n, self.latent_space.slice(n)) for n in self.latent_space.block_names)
-        }
-        return Posterior(self.latent_space, parts)
+        return self.latent_space.posterior(_full(self.encoder.run(x, edits)))
 
     def likelihood(self, z: Tensor, edits: Iterable[Edit] = ()) -> Distribution:
         """p(x | z) of codes (batch, dim)."""
@@ -108,12 +96,16 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor, edits: Iterable[Edit] = ()) -> Tensor:
         """Mean images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""
-        return self.likelihood(z, edits).mean
+        self.latent_space.check(z)
+        return self.observation.image(_full(self.generator.run(z, edits)))
+
+    def sample_codes(self, n: int, seed: int) -> Tensor:
+        """Codes (n, dim) from the prior, on the model's device; equal seeds give equal codes."""
+        return self.latent_space.sample(n, seed, next(self.parameters()).device)
 
     def sample(self, n: int, seed: int) -> Tensor:
         """Mean images of ``n`` codes from the prior; equal seeds give equal images."""
-        device = next(self.parameters()).device
-        return self.decode(self.latent_space.sample(n, seed, device))
+        return self.decode(self.sample_codes(n, seed))
 
     def elbo_terms(self, x: Tensor, generator: torch.Generator) -> ElboTerms:
         """Encodes, draws, decodes: the parts of the ELBO of a batch.

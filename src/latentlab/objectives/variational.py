@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from latentlab.config import BetaVAE as BetaVAEConfig
@@ -42,14 +43,21 @@ class Objective(nn.Module):
     least_batch: int = 1
     needs_labels: bool = False
 
-    def forward(self, terms: ElboTerms, step: int) -> Loss:
-        """The loss of one batch at optimiser step ``step`` (counted from 0)."""
+    def forward(self, terms: ElboTerms, step: int, generator: torch.Generator) -> Loss:
+        """The loss of one batch.
+
+        Args:
+            terms: the parts of the ELBO of the batch, with a gradient.
+            step: optimiser step, counted from 0.
+            generator: the only source of chance, seeded by (seed, step), on the terms' device.
+        """
         raise TypeError(f"{type(self).__name__} defines no loss; use one of its subclasses.")
 
-    def auxiliary(self, terms: ElboTerms, step: int) -> Tensor | None:
+    def auxiliary(self, terms: ElboTerms, step: int, generator: torch.Generator) -> Tensor | None:
         """The loss of the objective's own parameters (a discriminator's), or None where it has none.
 
-        It is minimised by an optimiser of its own, after the model's step, on the same detached terms.
+        It is minimised by an optimiser of its own after the model's step. The graph of ``terms`` is spent by
+        then: read their values detached.
         """
         return None
 
@@ -69,7 +77,7 @@ class BetaVAE(Objective):
         super().__init__()
         self.beta = beta
 
-    def forward(self, terms: ElboTerms, step: int) -> Loss:
+    def forward(self, terms: ElboTerms, step: int, generator: torch.Generator) -> Loss:
         """-E log p(x | z) + beta KL(q(z | x) || p(z)), and both parts by name."""
         reconstruction = -terms.log_likelihood.mean()
         kl = terms.kl.sum(1).mean()

@@ -50,8 +50,8 @@ def fit(
     use_bf16(experiment.precision, resolve_device(device))
     dataset = open_dataset(experiment.data.name, **experiment.data.options)
     model = build_model(experiment.model, dataset.image_shape, experiment.seed)
-    run = Run.create(out, experiment, dataset.image_shape)
     training = VAETraining(model, build_objective(experiment.objective, len(dataset)), dataset, experiment)
+    run = Run.create(out, experiment, dataset.image_shape)
     return _train(run, training, device, preview, progress)
 
 
@@ -89,7 +89,7 @@ def resume(
     try:
         model.load_state_dict(state["model"])
         training.objective.load_state_dict(state["objective"])
-        training.step, training.sums, training.counted = state["step"], state["sums"], state["counted"]
+        training.step, training.sums = state["step"], state["sums"]
         optimiser_states = state["optimisers"]
     except (RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{run.path / RESUME} does not fit this run: {str(error).splitlines()[0]}") from None

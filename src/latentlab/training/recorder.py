@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 from tqdm.auto import tqdm
 
+from latentlab.files import atomic_write
 from latentlab.models.contract import GenerativeModel
 from latentlab.runs import (
     CHECKPOINTS,
@@ -28,7 +29,6 @@ from latentlab.runs import (
     TIMING,
     WEIGHTS,
     Run,
-    atomic_write,
     read_table,
     save_weights,
 )
@@ -136,11 +136,7 @@ class Recorder(pl.Callback):
                 "A smaller learning_rate or precision fp32 may help."
             )
         rate = steps * self.training.experiment.batch_size / max(seconds, 1e-9)
-        self._bar.set_postfix_str(
-            f"reconstruction {means.get('reconstruction', math.nan):.1f}, KL {means.get('kl', math.nan):.1f}, "
-            f"{means['active_dimensions']} active",
-            refresh=False,
-        )
+        self._bar.set_postfix_str(self.training.status(means), refresh=False)
         with _disk(self, "log", step):
             _append(self.run.path / METRICS, {"step": step, **means})
             _append(
@@ -228,17 +224,28 @@ def resume_state(training: VAETraining) -> dict:
         "objective": training.objective.state_dict(),
         "optimisers": [o.state_dict() for o in optimisers],
         "sums": dict(training.sums),
-        "counted": training.counted,
     }
 
 
 def _append(path: Path, row: dict) -> None:
-    fresh = not path.exists() or path.stat().st_size == 0
+    """Appends a row by the names of its columns; a new name gets a column, empty in the rows before."""
+    header: list[str] = []
+    if path.exists() and path.stat().st_size:
+        with path.open(encoding="utf-8", newline="") as file:
+            header = next(csv.reader(file))
+    fresh = [name for name in row if name not in header]
+    if fresh and header:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        with atomic_write(path, "w") as file:
+            writer = csv.DictWriter(file, [*header, *fresh], restval="")
+            writer.writeheader()
+            writer.writerows(rows)
     with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(row)
-        writer.writerow(row.values())
+        writer = csv.DictWriter(file, [*header, *fresh], restval="")
+        if not header:
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def _keep_rows(path: Path, step: int) -> None:

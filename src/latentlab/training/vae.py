@@ -19,6 +19,9 @@ from latentlab.latents import ACTIVE_NATS
 from latentlab.models.contract import ElboTerms
 from latentlab.models.vae import VAE
 from latentlab.objectives.variational import Objective
+from latentlab.runs import supports_bf16
+
+_SHOWN = {"reconstruction": "reconstruction", "kl": "KL"}
 
 
 def stream_seed(seed: int, stream: str, step: int) -> int:
@@ -52,8 +55,7 @@ class VAETraining(pl.LightningModule):
         self.experiment = experiment
         self.images = dataset
         self.step = 0
-        self.sums: dict[str, Tensor] = {}
-        self.counted = 0
+        self.sums: dict[str, tuple[Tensor, int]] = {}
         self._bf16 = False
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -70,6 +72,7 @@ class VAETraining(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Settles data, layout and precision for the device at hand."""
         self.images.to(self.device)
+        self.sums = {key: (total.to(self.device), count) for key, (total, count) in self.sums.items()}
         self.model.to(memory_format=torch.channels_last)
         self._bf16 = use_bf16(self.experiment.precision, self.device)
 
@@ -97,13 +100,15 @@ class VAETraining(pl.LightningModule):
         """One step; the batch itself is a number that is not used, the step counts."""
         optimisers = self.optimizers(use_pl_optimizer=False)
         first, *rest = optimisers if isinstance(optimisers, list) else [optimisers]
+        chance = torch.Generator(self.device)
+        chance.manual_seed(stream_seed(self.experiment.seed, "objective", self.step))
         terms = self.terms(self.step)
-        loss = self.objective(terms, self.step)
+        loss = self.objective(terms, self.step, chance)
         first.zero_grad(set_to_none=True)
         loss.total.backward(inputs=[p for p in self.model.parameters() if p.requires_grad])
         first.step()
         logged = {"loss": loss.total, **loss.terms}
-        if rest and (auxiliary := self.objective.auxiliary(terms, self.step)) is not None:
+        if rest and (auxiliary := self.objective.auxiliary(terms, self.step, chance)) is not None:
             rest[0].zero_grad(set_to_none=True)
             auxiliary.backward()
             rest[0].step()
@@ -112,30 +117,38 @@ class VAETraining(pl.LightningModule):
         self._add(logged, terms.kl)
 
     def _add(self, logged: dict[str, Tensor], kl: Tensor) -> None:
-        # Summed on the device: reading a number there and then would make it wait at every step.
+        # Summed on the device: reading a number there and then would make it wait at every step. One vector
+        # for each set of names, since a schedule may bring terms that other steps do not have.
         row = torch.cat(
             [torch.stack([v.detach().float().reshape(()) for v in logged.values()]), kl.detach().mean(0)]
         )
-        names = (*logged, *(f"kl_{name}" for name in self.model.latent_space.names))
-        key = ",".join(names)
-        if key in self.sums:
-            self.sums[key] += row
-            self.counted += 1
-        else:
-            self.sums, self.counted = {key: row}, 1
+        key = ",".join((*logged, *(f"kl_{name}" for name in self.model.latent_space.names)))
+        total, count = self.sums.get(key, (0.0, 0))
+        self.sums[key] = (total + row, count + 1)
 
     def take_means(self) -> dict[str, float]:
         """Means of everything logged since the last call, nats per image, plus the number of active dimensions.
 
-        Waits for the device once.
+        A term that some steps did not have is averaged over those that had it. Waits for the device once a
+        set of names.
         """
-        if not self.counted:
-            return {}
-        ((key, sums),) = self.sums.items()
-        means = dict(zip(key.split(","), (sums / self.counted).tolist(), strict=True))
-        self.sums, self.counted = {}, 0
-        means["active_dimensions"] = sum(v > ACTIVE_NATS for k, v in means.items() if k.startswith("kl_"))
-        return means
+        totals: dict[str, list[float]] = {}
+        for key, (total, count) in self.sums.items():
+            for name, value in zip(key.split(","), total.tolist(), strict=True):
+                sums = totals.setdefault(name, [0.0, 0.0])
+                sums[0] += value
+                sums[1] += count
+        self.sums = {}
+        means = {name: value / count for name, (value, count) in totals.items()}
+        active = (
+            sum(means[f"kl_{name}"] > ACTIVE_NATS for name in self.model.latent_space.names) if means else 0
+        )
+        return {**means, "active_dimensions": active}
+
+    def status(self, means: dict[str, float]) -> str:
+        """The means as the progress bar shows them."""
+        shown = [f"{label} {means[name]:.1f}" for name, label in _SHOWN.items() if name in means]
+        return ", ".join([*shown, f"{means['active_dimensions']} active"])
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
@@ -144,10 +157,7 @@ def use_bf16(precision: str, device: torch.device) -> bool:
     Raises:
         ValueError: if it was asked for where the hardware lacks it.
     """
-    if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    able = supports_bf16(device)
     if precision == "bf16" and not able:
         raise ValueError(
             f"precision bf16 was asked for, but this {device.type} has no bfloat16; use auto or fp32."
