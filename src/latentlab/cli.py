@@ -162,7 +162,10 @@ def _finish(run, claim: str) -> int:
         print(f"Stopped by {run.stopped_by}. Continue with: latentlab train --resume {run.path}")
         return 130 if run.stopped_by == "Ctrl-C" else 0
     from latentlab.card import write_card
+    from latentlab.config import experiment_names, named_experiment
 
+    if not claim and run.experiment.name in experiment_names():
+        claim = named_experiment(run.experiment.name)[1]
     write_card(run, claim)
     metrics = run.metrics()
     figures = ", ".join(f"{k} {metrics[k][-1]:.2f}" for k in ("reconstruction", "kl") if k in metrics)
@@ -229,15 +232,19 @@ def traverse(options: argparse.Namespace) -> int:
     run = run if options.at is None else run.at(options.at)
     model = run.model
     z = None
-    encoding = _encode(run, 2000) if is_inference_model(model) else None
     span = options.span if options.span in ("posterior", "prior") else _number("--span", options.span)
-    if span == "posterior" and encoding is None:
+    if span == "posterior" and not is_inference_model(model):
         span = "prior"
+    encoding = _encode(run, 2000) if span == "posterior" and not options.swap else None
     if options.image is not None:
         z = analysis.encode_images(model, run.dataset().images([options.image]))[0]
     keywords = {"span": span, "encoding": encoding, "seed": options.seed, "steps": options.steps}
     if options.swap:
-        result = analysis.swap_grid(model, block=tuple(options.swap.split(",")), seed=options.seed)
+        if options.image is not None:
+            raise ValueError("--swap draws its own codes; --image goes with strips and --grid.")
+        result = analysis.swap_grid(
+            model, block=tuple(options.swap.split(",")), rows=options.steps, seed=options.seed
+        )
     elif options.grid:
         pair = tuple(options.grid.split(","))
         if len(pair) != 2:

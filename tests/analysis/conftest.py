@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentlab.data.factors import FactorDataset, FactorSpace
-from latentlab.latents import Block, Categorical, LatentSpace, Posterior
+from latentlab.latents import Block, Categorical, LatentSpace, Posterior, Uniform
 from latentlab.models.staged import StagedNetwork
 
 
@@ -37,8 +37,11 @@ class Planted(nn.Module):
     def decode(self, z: Tensor, edits=()) -> Tensor:
         return self.generator.run(z, edits)
 
+    def sample_codes(self, n, seed):
+        return self.latent_space.sample(n, seed)
+
     def sample(self, n, seed):
-        return self.decode(self.latent_space.sample(n, seed))
+        return self.decode(self.sample_codes(n, seed))
 
 
 class PlantedInference(Planted):
@@ -228,3 +231,11 @@ def left_as_found():
         assert before[0] == after[0] and before[2] == after[2]
         assert all(torch.equal(before[1][k], after[1][k]) for k in before[1])
         assert torch.equal(before[3], after[3]) and np.array_equal(before[4], after[4])
+
+
+@pytest.fixture(scope="session")
+def uniform_model() -> Planted:
+    """A linear generator over a normal and a uniform block."""
+    space = LatentSpace([Block("n", 2), Block("u", 2, Uniform())])
+    layer = nn.Sequential(_frozen(0.1 * torch.eye(4), torch.full((4,), 0.5)), nn.Unflatten(1, (1, 2, 2)))
+    return Planted((1, 2, 2), space, StagedNetwork({"fc": layer}))

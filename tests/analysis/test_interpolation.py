@@ -46,3 +46,11 @@ def test_categories_are_mixed_linearly(categorical_model):
 def test_paths_that_do_not_exist_get_a_sentence(linear_model, za, zb, options, wording):
     with pytest.raises(ValueError, match=wording):
         interpolate(linear_model, za, zb, **options)
+
+
+def test_a_slerp_never_leaves_the_support_of_a_uniform_block(uniform_model):
+    # The fake: a great circle through a box, which passes 1.4 on the way from corner to corner of [-1, 1].
+    za, zb = [2.0, 0.0, 1.0, 1.0], [0.0, 2.0, -1.0, 1.0]
+    path = interpolate(uniform_model, za, zb, steps=5, method="slerp")
+    assert np.allclose(np.linalg.norm(path.z[:, :2], axis=1), 2.0, atol=1e-5)
+    assert np.allclose(path.z[:, 2], np.linspace(1, -1, 5)) and np.allclose(path.z[:, 3], 1.0)

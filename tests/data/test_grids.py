@@ -169,7 +169,7 @@ def test_without_h5py_the_extra_is_named(h5, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(
-        ModuleNotFoundError, match=r"reading 3D Shapes needs h5py.*pip install 'latentlab\[h5\]'"
+        ValueError, match=r"reading 3D Shapes needs h5py.*pip install 'latentlab\[h5\]'"
     ):
         open_dataset("shapes3d", path=h5[0])
 

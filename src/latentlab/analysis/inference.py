@@ -92,7 +92,7 @@ def as_codes(model: Any, z: Any, *, name: str = "z") -> Tensor:
 def as_code(model: Any, z: Any, seed: int, *, name: str = "z") -> Tensor:
     """One code (dim,) given by a user, or a draw from the prior where ``z`` is None."""
     if z is None:
-        return model.latent_space.sample(1, seed, device=device_of(model))[0]
+        return model.sample_codes(1, seed)[0]
     codes = as_codes(model, z, name=name)
     if len(codes) != 1:
         raise ValueError(f"{name} must be one code ({model.latent_space.dim},); got {len(codes)} codes.")

@@ -10,7 +10,7 @@ import numpy as np
 
 from latentlab.analysis.inference import BATCH_SIZE, as_code, decode_latents, to_numpy
 from latentlab.analysis.results import Result, provenance
-from latentlab.latents import Categorical, LatentSpace
+from latentlab.latents import LatentSpace, Normal
 
 METHODS = ("lerp", "slerp")
 
@@ -56,7 +56,7 @@ def interpolate(
         zb: code (dim,) of the end.
         steps: images on the path, both ends included, at least 2.
         method: "lerp", the straight line; or "slerp", along the great circle, so that codes of a normal
-            prior keep a typical length on the way. Categorical blocks are mixed linearly by both.
+            prior keep a typical length on the way. Other blocks are mixed linearly by both.
         edits: edits of the generator.
         batch_size: codes decoded at a time.
 
@@ -77,10 +77,14 @@ def interpolate(
     t = np.linspace(0.0, 1.0, steps)
     z = (1.0 - t[:, None]) * a + t[:, None] * b
     if method == "slerp":
-        round_the_sphere = np.ones(space.dim, dtype=bool)
+        # Only normal codes lie near a sphere; on a box or a simplex a great circle leaves the support.
+        round_the_sphere = np.zeros(space.dim, dtype=bool)
         for block in space.blocks:
-            if isinstance(block.prior, Categorical):
-                round_the_sphere[space.slice(block.name)] = False
+            round_the_sphere[space.slice(block.name)] = isinstance(block.prior, Normal)
+        if not round_the_sphere.any():
+            raise ValueError(
+                "A slerp needs a block with a normal prior, and this space has none; use method='lerp'."
+            )
         z[:, round_the_sphere] = _great_circle(a[round_the_sphere], b[round_the_sphere], t)
     z = z.astype(np.float32)
     images = decode_latents(model, z, edits=edits, batch_size=batch_size)

@@ -10,8 +10,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +21,8 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
+
+from latentlab.files import atomic_write
 
 FORMAT = 1
 _SEPARATOR = "/"
@@ -254,16 +254,8 @@ def _ending(stem: Path, suffix: str) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 def load_result(path: str | Path) -> Result:

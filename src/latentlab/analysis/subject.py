@@ -32,7 +32,7 @@ class Subject:
         """The network's inputs, checked; ``n`` prior draws of ``seed`` where a generator is given none."""
         if self.whole and self.name == "generator":
             if given is None:
-                return self.model.latent_space.sample(n, seed, device=device_of(self.model))
+                return self.model.sample_codes(n, seed)
             return as_codes(self.model, given, name="inputs")
         if given is None:
             raise ValueError(f"Network {self.name!r} needs inputs=, such as images of a data set.")

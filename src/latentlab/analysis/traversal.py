@@ -19,7 +19,6 @@ from latentlab.analysis.inference import (
     as_code,
     as_codes,
     decode_latents,
-    device_of,
     to_numpy,
 )
 from latentlab.analysis.results import Result, provenance
@@ -417,7 +416,7 @@ def swap_grid(
         )
     if z is None and rows < 1:
         raise ValueError(f"rows must be at least 1; got {rows}.")
-    row_z = to_numpy(space.sample(rows, seed, device_of(model)) if z is None else as_codes(model, z))
+    row_z = to_numpy(model.sample_codes(rows, seed) if z is None else as_codes(model, z))
     column_z = row_z if columns is None else to_numpy(as_codes(model, columns, name="columns"))
     codes = np.where(swapped, column_z[None], row_z[:, None])
     flat = codes.reshape(-1, space.dim)

@@ -133,14 +133,13 @@ def open_shapes3d(path: str | Path, in_memory: bool | None = None) -> FactorData
         Images (3, 64, 64) with the factors of ``scenes``.
 
     Raises:
-        ModuleNotFoundError: h5py is not installed.
         OSError: The file is missing, truncated or no HDF5 file.
-        ValueError: It holds something else.
+        ValueError: It holds something else, or h5py is not installed.
     """
     try:
         import h5py
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(
+        raise ValueError(
             "reading 3D Shapes needs h5py, which is not installed: pip install 'latentlab[h5]'"
         ) from None
     name = _existing(path, _SHAPES3D)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, PngImagePlugin
+
+from latentlab.files import atomic_write
 
 SUFFIXES = (".png", ".jpg", ".gif", ".mp4")
 
@@ -107,15 +107,8 @@ def save_media(frames: Sequence[Image.Image], path: str | Path, fps: float = 12,
         content = buffer.getvalue()
     else:
         content = gif_bytes(frames, fps) if suffix == ".gif" else mp4_bytes(frames, fps)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic_write(path) as file:
+        file.write(content)
     return path
 
 
