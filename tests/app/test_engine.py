@@ -20,7 +20,7 @@ from torch import nn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from latentlab.app import engine, server
+from latentlab.app import engine, server, wire
 from latentlab.latents import Block, LatentSpace
 from latentlab.models.edits import Edit
 from latentlab.models.staged import StagedNetwork
@@ -113,10 +113,10 @@ class Client:
         self.socket = self.stack.enter_context(opening)
         self.serial = 0
 
-    def send(self, z=(), flags=engine.WANT_IMAGE):
+    def send(self, z=(), flags=wire.WANT_IMAGE):
         self.serial += 1
         z = np.asarray(z, "<f4")
-        self.socket.send(engine.HEADER.pack(self.serial, flags, len(z)) + z.tobytes())
+        self.socket.send(wire.HEADER.pack(self.serial, flags, len(z)) + z.tobytes())
         return self.serial
 
     def receive(self):
@@ -130,7 +130,7 @@ class Client:
             part["data"] = message[start : start + part["length"]]
         return header | {"type": "answer", **{part["kind"]: part for part in header["parts"]}}
 
-    def ask(self, z=(), flags=engine.WANT_IMAGE):
+    def ask(self, z=(), flags=wire.WANT_IMAGE):
         self.send(z, flags)
         return self.receive()
 
@@ -139,7 +139,7 @@ class Client:
         return self.receive()
 
     def image(self, z=(), kind="image"):
-        part = self.ask(z, engine.WANT_ORIGINAL if kind == "original" else engine.WANT_IMAGE)[kind]
+        part = self.ask(z, wire.WANT_ORIGINAL if kind == "original" else wire.WANT_IMAGE)[kind]
         return pixels(part)
 
     def close(self):
@@ -277,7 +277,7 @@ def test_source_control_sets_and_clears_a_code_of_the_connection(client):
 def test_feature_sheet_holds_every_unit_and_its_statistics(client):
     one = client(z=[0.25, 0.5, 0.0])
     one.control(type="stage", stage="generator.paint")
-    answer = one.ask(flags=engine.WANT_SHEET | engine.WANT_IMAGE)
+    answer = one.ask(flags=wire.WANT_SHEET | wire.WANT_IMAGE)
     sheet = answer["sheet"]
     assert (sheet["units"], sheet["h"], sheet["w"], sheet["signed"], sheet["stage"]) == (
         4,
@@ -295,12 +295,12 @@ def test_feature_sheet_holds_every_unit_and_its_statistics(client):
         [0.25, 0.5, 0, 1]
     )
     one.control(type="edits", edits=[{"stage": "generator.paint", "units": [3]}])
-    stats = np.frombuffer(one.ask(flags=engine.WANT_SHEET)["stats"]["data"], "<f4").reshape(4, 3)
+    stats = np.frombuffer(one.ask(flags=wire.WANT_SHEET)["stats"]["data"], "<f4").reshape(4, 3)
     assert stats[3, 2] == 0
 
 
 def test_flat_encoder_stage_and_signed_values():
-    sheet, stats = engine.pack_sheet(np.array([-2.0, 0.0, 1.0], np.float32), "encoder.mean")
+    sheet, stats = wire.pack_sheet(np.array([-2.0, 0.0, 1.0], np.float32), "encoder.mean")
     assert (sheet["units"], sheet["h"], sheet["w"], sheet["signed"]) == (3, 1, 1, True)
     values = np.frombuffer(sheet["data"], np.uint8)
     assert values[0] < 2 and values[1] == 128 and 190 <= values[2] <= 193
@@ -309,8 +309,8 @@ def test_flat_encoder_stage_and_signed_values():
 
 def test_big_sheets_are_averaged_down_to_the_limit():
     maps = np.ones((64, 256, 256), np.float32)
-    sheet, _ = engine.pack_sheet(maps, "generator.big")
-    assert len(sheet["data"]) <= engine.MAX_SHEET_BYTES and sheet["shown"] == 64
+    sheet, _ = wire.pack_sheet(maps, "generator.big")
+    assert len(sheet["data"]) <= wire.MAX_SHEET_BYTES and sheet["shown"] == 64
     assert set(sheet["data"]) == {255}
 
 
@@ -409,7 +409,7 @@ def test_tokens_are_long_and_differ(registry):
 
 # ---- what may be said --------------------------------------------------------------------------------------------
 
-HEAD = engine.HEADER.pack
+HEAD = wire.HEADER.pack
 BAD_BINARY = {
     b"": "at least 8 bytes",
     HEAD(1, 1, 3)[:5]: "at least 8 bytes",
@@ -522,7 +522,7 @@ def test_noise_never_brings_the_server_down(client, monkeypatch):
 def test_the_same_page_keeps_its_session_and_another_model_replaces_it(registry):
     model = Planted()
     first = registry.open("anna", "traverse", model, z=[0, 0, 0])
-    assert registry.open("anna", "traverse", model, z=[1, 1, 1]) is first and float(first.z[0, 0]) == 1
+    assert registry.open("anna", "traverse", model, z=[1, 1, 1]) is first and float(first.source.z[0, 0]) == 1
     assert (
         registry.open("anna", "layers", model) is not first
         and registry.open("ben", "traverse", model) is not first

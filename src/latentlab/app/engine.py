@@ -1,85 +1,45 @@
-"""Live sessions: what a browser may decode while a person drags, and how an answer is packed.
+"""Live sessions: what a browser may decode while a person drags. The wire format is ``wire.py``'s.
 
 A *session* belongs to one person's page: it holds a shared model, an input (a code or an image) and edits, under an
 unguessable token. The WebSocket route (``server.py``) looks sessions up by token and calls ``LiveSession.answer`` in
 the session's one worker thread. Models are shared by all sessions and never changed: edits travel with each call.
-
-Wire format, little-endian. Request: id (u32), flags (u16), dim (u16), then dim float32 (none: the session's own
-input). Answer: header length (u32), header (JSON), then the parts' bytes one after the other, as the header's
-``parts`` lay out: images as raw uint8 (height, width, channels) up to 128 pixels a side and JPEG above, feature
-sheets as uint8 (units, height, width), unit statistics as float32 (units, 3).
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
-import json
 import logging
 import math
 import secrets
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
+from latentlab.app.wire import (
+    WANT_IMAGE,
+    WANT_ORIGINAL,
+    WANT_SHEET,
+    Request,
+    first_tensor,
+    pack_answer,
+    pack_image,
+    pack_sheet,
+)
 from latentlab.models.edits import Edit
 
 logger = logging.getLogger(__name__)
 
-HEADER = struct.Struct("<IHH")
-WANT_IMAGE, WANT_ORIGINAL, WANT_SHEET = 1, 2, 4
 MAX_EDITS = 256
-MAX_UNITS_SHOWN = 4096
-MAX_SHEET_BYTES = 512 * 1024
-RAW_SIDE = 128
-JPEG_QUALITY = 85
 SESSION_TTL = 120.0  # seconds without a connection; Streamlit keeps a vanished page as long
 MAX_SESSIONS = 256
 MAX_CONNECTIONS = 4  # of one session: a page that is being redrawn holds two for a moment
 MAX_BLOB_BYTES = 512 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Request:
-    """One decode request: ``z`` (dim,) float32, or None for the session's own input."""
-
-    id: int
-    flags: int
-    z: np.ndarray | None
-
-    @classmethod
-    def parse(cls, message: bytes, dim: int) -> Request:
-        """Reads a binary message.
-
-        Raises:
-            ValueError: if it is not a request for a code of ``dim`` finite numbers; one sentence.
-        """
-        if len(message) < HEADER.size:
-            raise ValueError(f"A request has at least {HEADER.size} bytes; got {len(message)}.")
-        request, flags, count = HEADER.unpack_from(message)
-        if flags == 0 or flags & ~(WANT_IMAGE | WANT_ORIGINAL | WANT_SHEET):
-            raise ValueError(f"A request's flags are a sum of 1, 2 and 4; got {flags}.")
-        if count not in (0, dim):
-            raise ValueError(f"This model's code has {dim} numbers; the request has {count}.")
-        if len(message) != HEADER.size + 4 * count:
-            raise ValueError(
-                f"A request for {count} numbers has {HEADER.size + 4 * count} bytes; got {len(message)}."
-            )
-        if count == 0:
-            return cls(request, flags, None)
-        z = np.frombuffer(message, "<f4", offset=HEADER.size).astype(np.float32)
-        if not np.isfinite(z).all():
-            raise ValueError("A code must hold finite numbers; this one has NaN or infinity.")
-        return cls(request, flags, z)
 
 
 @dataclass
@@ -91,6 +51,15 @@ class View:
     z: np.ndarray | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a page gave its session; replaced as a whole, so that no answer sees half of a change."""
+
+    z: torch.Tensor | None = None
+    image: torch.Tensor | None = None
+    edits: tuple[Edit, ...] = ()
+
+
 @dataclass(eq=False)
 class LiveSession:
     """A model with an input and edits that one page may decode. Made by ``open_session``."""
@@ -99,9 +68,7 @@ class LiveSession:
     owner: str
     slot: str
     model: Any
-    z: torch.Tensor | None = None
-    image: torch.Tensor | None = None
-    edits: tuple[Edit, ...] = ()
+    source: Source = field(default_factory=Source)
     touched: float = field(default_factory=time.monotonic)
     connections: int = 0
     closed: bool = False
@@ -116,7 +83,13 @@ class LiveSession:
 
     @property
     def worker(self) -> ThreadPoolExecutor:
-        """The session's one decoding thread, started when it is first needed."""
+        """The session's one decoding thread, started when it is first needed.
+
+        Raises:
+            RuntimeError: if the session was closed; nobody would end the thread.
+        """
+        if self.closed:
+            raise RuntimeError("This session was closed.")
         if self._worker is None:
             self._worker = ThreadPoolExecutor(1, thread_name_prefix="latentlab-decode")
         return self._worker
@@ -160,6 +133,11 @@ class LiveSession:
                 )
             if edit.source is not None and not all(map(math.isfinite, edit.source)):
                 raise ValueError("An edit's source must hold finite numbers.")
+            size = self.dim if edit.network == "generator" else math.prod(self.model.image_shape)
+            if edit.source is not None and len(edit.source) != size:
+                raise ValueError(
+                    f"The source of an edit of {edit.stage!r} has {size} numbers; got {len(edit.source)}."
+                )
         return edits
 
     def check_z(self, values: Any) -> np.ndarray:
@@ -207,18 +185,19 @@ class LiveSession:
             ValueError: if the session has no input, or no stage is chosen for a sheet.
         """
         began = time.perf_counter()
-        edits = self.edits if view.edits is None else view.edits
+        source = self.source
+        edits = source.edits if view.edits is None else view.edits
         parts = []
         image = None
         if request.z is not None:
             z = torch.from_numpy(request.z)[None]
         elif view.z is not None:
             z = torch.from_numpy(view.z)[None]
-        elif self.image is not None:
-            image = self.image.to(self._device())
+        elif source.image is not None:
+            image = source.image.to(self._device())
             z = self.model.encode(image, edits=edits).mean
-        elif self.z is not None:
-            z = self.z
+        elif source.z is not None:
+            z = source.z
         else:
             raise ValueError("This session has no input yet; send a code.")
         z = z.to(self._device())
@@ -236,7 +215,7 @@ class LiveSession:
             name, h = view.stage.split(".", 1)[0], z
             if name == "encoder":
                 if image is None:
-                    image = self.model.decode(z) if self.image is None else self.image.to(self._device())
+                    image = self.model.decode(z) if source.image is None else source.image.to(self._device())
                 h = image
             network = self.model.networks[name]
             state = network.activations(h, [view.stage], edits=edits)[network.stage_name(view.stage)]
@@ -246,85 +225,6 @@ class LiveSession:
     def _device(self) -> torch.device:
         parameter = next(iter(self.model.parameters()), None) if hasattr(self.model, "parameters") else None
         return torch.device("cpu") if parameter is None else parameter.device
-
-
-def first_tensor(state: Any) -> torch.Tensor:
-    """The tensor of a stage's state; of several (a style and a map), the one with the most dimensions."""
-    if isinstance(state, torch.Tensor):
-        return state
-    return max((t for t in state if isinstance(t, torch.Tensor)), key=lambda t: t.ndim)
-
-
-def pack_image(image: np.ndarray) -> dict[str, Any]:
-    """One image (channels, height, width) in [0, 1] as a part: raw uint8 up to 128 pixels a side, else JPEG."""
-    pixels = np.nan_to_num(np.moveaxis(np.asarray(image, np.float32), 0, -1), nan=0.0)
-    if pixels.shape[-1] not in (1, 3):
-        pixels = pixels[..., :3] if pixels.shape[-1] > 3 else pixels[..., :1]
-    pixels = np.ascontiguousarray((pixels.clip(0.0, 1.0) * 255.0 + 0.5).astype(np.uint8))
-    height, width, channels = pixels.shape
-    part: dict[str, Any] = {"w": width, "h": height, "c": channels, "format": "raw"}
-    if max(height, width) <= RAW_SIDE:
-        return {**part, "data": pixels.tobytes()}
-    out = io.BytesIO()
-    Image.fromarray(pixels if channels == 3 else pixels[..., 0]).save(out, "JPEG", quality=JPEG_QUALITY)
-    return {**part, "format": "jpeg", "data": out.getvalue()}
-
-
-def pack_sheet(maps: np.ndarray, stage: str) -> list[dict[str, Any]]:
-    """A stage's maps (units, height, width) or (units,) as two parts: the sheet, and each unit's statistics.
-
-    The scale is one for the whole stage: a state with negative values is shown about zero ("signed": byte 128 is 0,
-    ``high`` is byte 255), any other from 0 to ``high``. Maps too big to travel are averaged down. Statistics are
-    each unit's mean, spread (standard deviation over the map) and largest magnitude, of the full-size map.
-    """
-    maps = np.nan_to_num(np.asarray(maps, np.float32))
-    maps = (
-        maps.reshape(maps.shape[0], 1, 1) if maps.ndim == 1 else maps.reshape(maps.shape[0], *maps.shape[-2:])
-    )
-    units = maps.shape[0]
-    maps = maps[:MAX_UNITS_SHOWN]
-    stats = np.stack([maps.mean((1, 2)), maps.std((1, 2)), np.abs(maps).max((1, 2))], 1).astype("<f4")
-    step = math.ceil(math.sqrt(maps.size / MAX_SHEET_BYTES))
-    if step > 1 and min(maps.shape[1:]) >= step:
-        height, width = maps.shape[1] // step * step, maps.shape[2] // step * step
-        cut = maps[:, :height, :width].reshape(len(maps), height // step, step, width // step, step)
-        maps = cut.mean((2, 4))
-    signed = bool(maps.min() < 0)
-    # The 99.5 % point, so that one hot pixel does not black out the sheet.
-    high = float(np.quantile(np.abs(maps), 0.995)) or float(np.abs(maps).max()) or 1.0
-    scaled = 128.0 + 127.0 * maps / high if signed else 255.0 * maps / high
-    sheet = {
-        "kind": "sheet",
-        "stage": stage,
-        "units": units,
-        "shown": len(maps),
-        "h": maps.shape[1],
-        "w": maps.shape[2],
-        "signed": signed,
-        "high": high,
-        "format": "raw",
-        "data": scaled.round().clip(0, 255).astype(np.uint8).tobytes(),
-    }
-    return [sheet, {"kind": "stats", "format": "f32", "data": stats.tobytes()}]
-
-
-def pack_answer(request: int, milliseconds: float, parts: Iterable[dict[str, Any]]) -> bytes:
-    """Header and parts as one message."""
-    layout, payload, offset = [], [], 0
-    for part in parts:
-        data = part["data"]
-        layout.append(
-            {**{k: v for k, v in part.items() if k != "data"}, "offset": offset, "length": len(data)}
-        )
-        payload.append(data)
-        offset += len(data)
-    header = json.dumps({"id": request, "ms": round(milliseconds, 2), "parts": layout}).encode()
-    return b"".join([struct.pack("<I", len(header)), header, *payload])
-
-
-def to_text(data: bytes) -> str:
-    """Bytes as base64, the way they travel through Streamlit when there is no route of ours."""
-    return base64.b64encode(data).decode("ascii")
 
 
 @dataclass
@@ -367,9 +267,9 @@ class Registry:
                 self._slots[owner, slot] = session.token
             code = None if z is None else _code(z, model.latent_space.dim)
             pixels = None if image is None else _image(image, model.image_shape)
-            moved = not (_equal(code, session.z) and _equal(pixels, session.image))
-            edited = tuple(edits) != session.edits
-            session.z, session.image, session.edits = code, pixels, tuple(edits)
+            before, session.source = session.source, Source(code, pixels, tuple(edits))
+            moved = not (_equal(code, before.z) and _equal(pixels, before.image))
+            edited = tuple(edits) != before.edits
             session.touched = time.monotonic()
             listeners = tuple(session.listeners) if moved or edited else ()
         for tell in listeners:

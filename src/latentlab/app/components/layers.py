@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from latentlab.app import engine
+from latentlab.app import wire
 from latentlab.app.components.mount import base_path, image_data, nothing, register, saved
 from latentlab.models.edits import Edit
 
@@ -111,12 +111,12 @@ def layers(
     frame = None
     if render is not None and (token is None or (saved(key, "state") or {}).get("engine") == "rerun"):
         drawn = render(state.stage, state.edits)
-        sheet, stats = engine.pack_sheet(np.asarray(drawn.maps), state.stage)
+        sheet, stats = wire.pack_sheet(np.asarray(drawn.maps), state.stage)
         frame = {
             "original": image_data(drawn.original),
             "image": image_data(drawn.edited),
-            "sheet": {**sheet, "data": engine.to_text(sheet["data"])},
-            "stats": {**stats, "data": engine.to_text(stats["data"])},
+            "sheet": {**sheet, "data": wire.to_text(sheet["data"])},
+            "stats": {**stats, "data": wire.to_text(stats["data"])},
         }
     _component(
         key=key,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentlab.app import engine
+from latentlab.app import engine, wire
 from latentlab.app.components.mount import base_path, nothing, register, saved
 
 _component = register("map")
@@ -136,7 +136,7 @@ def latent_map(
         key=key,
         data={
             "token": token,
-            "points": None if token else engine.to_text(data),
+            "points": None if token else wire.to_text(data),
             "base": base_path(),
             "marker": None if marker is None else [float(v) for v in marker],
             "marker_label": marker_label,

@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 from streamlit.components.v2 import component
 
-from latentlab.app import engine
+from latentlab.app import wire
 
 
 def register(name: str) -> Callable[..., Any]:
@@ -44,8 +44,8 @@ def image_data(image: np.ndarray | None) -> dict[str, Any] | None:
     """An image (channels, height, width) in [0, 1] as a part that travels in a component's data."""
     if image is None:
         return None
-    part = engine.pack_image(np.asarray(image))
-    return {**part, "data": engine.to_text(part["data"])}
+    part = wire.pack_image(np.asarray(image))
+    return {**part, "data": wire.to_text(part["data"])}
 
 
 def nothing() -> None:
