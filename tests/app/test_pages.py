@@ -148,7 +148,7 @@ def test_gallery_links_open_the_pages_on_that_run() -> None:
     links = [link.proto for link in opened(None).get("page_link")]
     addresses = {(link.page, link.query_string) for link in links}
     for page in ("traverse", "layers", "map"):
-        assert (page, "run=alpha") in addresses
+        assert (page, "to-run=alpha") in addresses
     assert not any("damaged" in query or "garbled" in query for _, query in addresses)
 
 
@@ -332,6 +332,22 @@ def test_a_damaged_run_gets_its_sentence_on_every_page() -> None:
         assert len(app.error) == 1 and "damaged or no safetensors file" in app.error[0].value
 
 
+def test_a_link_wins_over_what_was_chosen_before(planted: dict[str, Run]) -> None:
+    z = [0.5, -1.0, 0.0, 2.0, 0.25, -0.125]
+    app = opened(TRAVERSE, run="alpha", start="Numbers", z="1, 1, 1, 1, 1, 1", below="Take away")
+    app.query_params.update({"to-run": "beta", "to-z": ",".join(map(str, z))})
+    assert json.loads(rerun(app).code[0].value) == z
+    assert planted["beta"].digest[:10] in page_html(app)
+    app.query_params.update({"to-start": "Image", "to-image": "77"})
+    assert rerun(app).number_input(key="image").value == 77
+    assert "Image 77 of sprites" in texts(app)
+    assert not any(name.startswith("to-") for name in app.query_params)
+    for nonsense in ("-1", "99999999999", "one", ""):
+        app.query_params.update({"to-run": "../..", "to-image": nonsense, "to-start": "Away"})
+        rerun(app)
+        assert planted["beta"].digest[:10] in page_html(app)
+
+
 # -- layers --------------------------------------------------------------------------------------
 
 
@@ -451,7 +467,7 @@ def test_a_point_of_the_map_shows_its_image_and_what_this_run_makes_of_it(
     expected = viz.images.strip(np.stack([image, decoded]), labels=["image", "reconstruction"], scale=3)
     np.testing.assert_array_equal(pictures(app)[f"Image {index} and its reconstruction"], rgb(expected))
     link = app.get("page_link")[0].proto
-    assert (link.page, link.query_string) == ("traverse", f"start=Image&image={index}")
+    assert (link.page, link.query_string) == ("traverse", f"to-start=Image&to-image={index}")
 
 
 def test_empty_space_is_decoded_with_its_support(planted: dict[str, Run]) -> None:
@@ -468,7 +484,7 @@ def test_empty_space_is_decoded_with_its_support(planted: dict[str, Run]) -> Non
     )
     np.testing.assert_array_equal(pictures(app)["Image decoded at the clicked position"], rgb(expected))
     assert "Far from all data: the model makes this up." in texts(app)
-    assert app.get("page_link")[0].proto.query_string.startswith("start=Numbers&z=")
+    assert app.get("page_link")[0].proto.query_string.startswith("to-start=Numbers&to-z=")
     near = projection.points[:1].astype(float).tolist()[0]
     app.session_state["places"] = {f"{run.digest[:12]}-pca-2000": {"position": near}}
     assert "The data support this image." in texts(rerun(app))

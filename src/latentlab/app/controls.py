@@ -9,13 +9,14 @@ import secrets
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
+from streamlit.errors import StreamlitAPIException
 
 from latentlab.app import state, theme
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 THUMBS = 8
 LARGEST_SEED = 999_999
+LINK = "to-"
+WAYS = ("Image", "Seed", "Numbers")
 
 
 @contextmanager
@@ -40,9 +43,39 @@ def one_sentence() -> Iterator[None]:
         st.error(str(error))
 
 
+def link(**choices: Any) -> dict[str, str]:
+    """The address part of a link between pages that makes these choices there (``follow_link``)."""
+    return {LINK + name: str(value) for name, value in choices.items()}
+
+
+def follow_link() -> None:
+    """Takes the choices that a link names over into the session, before any widget is drawn.
+
+    Links have parameters of their own: while a widget lives, Streamlit prefers what it holds to what a link
+    says, and drops from addresses what equals a widget's default.
+    """
+    known = {
+        "run": lambda text: text if text in state.runs() else None,
+        "start": lambda text: text if text in WAYS else None,
+        "image": lambda text: int(text) if text.isdecimal() else None,
+        "z": str,
+    }
+    for name, read in known.items():
+        if LINK + name not in st.query_params:
+            continue
+        value = read(st.query_params[LINK + name])
+        del st.query_params[LINK + name]
+        if value is not None:
+            st.session_state[name] = value
+            with suppress(StreamlitAPIException):  # its widget still lives and will say so itself
+                st.query_params[name] = str(value)
+
+
 def sidebar(picker: bool = True) -> None:
     """Run picker and seed: the choices every page shares, kept in the address."""
     addresses = [address for address, summary in state.runs().items() if summary.has_weights]
+    if st.session_state.get("run") not in (None, *addresses):
+        del st.session_state["run"]
     if picker and addresses:
         st.selectbox(
             "Run", addresses, key="run", bind="query-params", help="The trained model all pages look into."
@@ -167,7 +200,7 @@ def starting_point(run: Run) -> Start:
     """Lets a person choose what to start from: an image of the data, a draw from the prior, or numbers."""
     data, missing = state.dataset_or_reason(run)
     can_encode = state.encodes(run) and data is not None
-    ways = ["Image", "Seed", "Numbers"] if can_encode else ["Seed", "Numbers"]
+    ways = list(WAYS if can_encode else WAYS[1:])
     if st.session_state.get("start") not in (None, *ways):
         del st.session_state["start"]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):

@@ -22,8 +22,9 @@ page = st.navigation(
 )
 if engine.serving():
     state.warm_up()
+controls.follow_link()
 with st.sidebar:
-    # The gallery has no picker: its cards choose the run, and their links may name it only where no widget does.
+    # The gallery has no picker: its cards choose the run.
     controls.sidebar(picker=page != gallery)
 try:
     page.run()

@@ -72,7 +72,9 @@ def card(address: str, summary: RunSummary) -> None:
     controls.figures(key_figures(run))
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
         for name in ("traverse", "layers", "map"):
-            st.page_link(f"views/{name}.py", label=f"**{name.title()}**", query_params={"run": address})
+            st.page_link(
+                f"views/{name}.py", label=f"**{name.title()}**", query_params=controls.link(run=address)
+            )
         if st.button("Model card", key=f"card-{address}", type="tertiary", disabled=not run.card):
             show_card(run)
 

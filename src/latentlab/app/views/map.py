@@ -177,7 +177,7 @@ def show_point(run: Run, data: FactorDataset, encoding: Encoding, projection: Pr
     st.page_link(
         "views/traverse.py",
         label="**Pull it in Traverse** →",
-        query_params={"start": "Image", "image": str(index)},
+        query_params=controls.link(start="Image", image=index),
     )
 
 
@@ -200,11 +200,11 @@ def show_position(run: Run, projection: Projection, position: tuple[float, float
         "median. "
         + ("The data support this image." if inside else "Far from all data: the model makes this up."),
     )
-    numbers = ", ".join(f"{float(v):.4g}" for v in code)
+    numbers = ",".join(f"{float(v):.4g}" for v in code)
     st.page_link(
         "views/traverse.py",
         label="**Pull it in Traverse** →",
-        query_params={"start": "Numbers", "z": numbers},
+        query_params=controls.link(start="Numbers", z=numbers),
     )
 
 
