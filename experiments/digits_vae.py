@@ -1,7 +1,7 @@
 """digits-vae: real handwritten digits in under two minutes on a CPU.
 
 Claim: a classifier fitted on the real training digits labels at least 90 % of the reconstructions of held-out
-digits correctly. Expected: reconstruction about 297 nats (cross-entropy of grey values) and KL about 13 nats
+digits correctly. Expected: reconstruction about 300 nats (cross-entropy of grey values) and KL about 13 nats
 per image. Time: about one minute on 2 CPU cores.
 """
 

@@ -9,11 +9,11 @@ from latentlab.config import BetaVAE, DataConfig, Experiment, VAEConfig
 EXPERIMENT = Experiment(
     name="scenes-vae",
     data=DataConfig("scenes"),
-    model=VAEConfig(latents=12, network="burgess", likelihood="gaussian", scale=0.1),
-    objective=BetaVAE(beta=8.0),
-    max_steps=15_000,
+    model=VAEConfig(latents=16, network="burgess", likelihood="gaussian", scale=0.1),
+    objective=BetaVAE(beta=2.0),
+    max_steps=16_000,
     batch_size=64,
-    learning_rate=1e-3,
+    learning_rate=5e-4,
     preview_every=5000,
     checkpoint_every=1000,
 )

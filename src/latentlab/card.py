@@ -16,6 +16,7 @@ from latentlab.models.contract import GenerativeModel
 from latentlab.runs import CARD, Run
 
 _IMAGES = 4000
+_STRIPS = 8
 
 
 def preview(model: GenerativeModel, path: Path) -> None:
@@ -46,7 +47,8 @@ def write_card(run: Run, claim: str = "") -> str:
     encoding = encode_dataset(model, dataset, count, seed=1, reconstruction=True)
     preview(model, run.path / "samples.png")
     start = encoding.mean[0]
-    strips = traverse(model, start, span="posterior", encoding=encoding, steps=9)
+    shown = [encoding.dim_names[i] for i in encoding.order[:_STRIPS]]
+    strips = traverse(model, start, shown, span="posterior", encoding=encoding, steps=9)
     viz.show(strips, caption=False).save(run.path / "traversal.png")
 
     order = [int(i) for i in encoding.order]
@@ -63,7 +65,7 @@ def write_card(run: Run, claim: str = "") -> str:
         *([claim, ""] if claim else []),
         "![samples](samples.png)",
         "",
-        "![traversal of each latent around one encoded image](traversal.png)",
+        "![traversal of the latents with the largest KL around one encoded image](traversal.png)",
         "",
         "## What it is",
         "",
