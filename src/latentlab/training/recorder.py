@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from latentlab.files import atomic_write
 from latentlab.models.contract import GenerativeModel
