@@ -79,7 +79,7 @@ def _stamp(path: Path) -> tuple:
     return tuple(stamps)
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+@st.cache_resource(max_entries=128, show_spinner=False)
 def _open_run(name: str, stamp: tuple) -> Run:
     from latentlab.runs import Run
 
@@ -171,10 +171,17 @@ def _kept(run: Run, name: str, suffix: str, folder: bool = False) -> Path | None
 
 def computed(run: Run, question: str, arguments: Hashable, call: Callable[[], Any]) -> Any:
     """The answer to a question about a run's weights, computed once: ``call()`` decides it, the key names it."""
-    return _computed(run.digest, question, arguments, call)
+    keep = _kept_long if question == "sheet" else _computed
+    return keep(run.digest, question, arguments, call)
 
 
-@st.cache_resource(max_entries=256, show_spinner=False)
+@st.cache_resource(max_entries=512, show_spinner=False)
+def _kept_long(digest: str, question: str, arguments: Hashable, _call: Callable[[], Any]) -> Any:
+    return _call()
+
+
+# Few: each release of a slider asks anew, and the strips of one colour model take megabytes.
+@st.cache_resource(max_entries=32, show_spinner=False)
 def _computed(digest: str, question: str, arguments: Hashable, _call: Callable[[], Any]) -> Any:
     return _call()
 

@@ -65,17 +65,18 @@ def card(address: str, summary: RunSummary) -> None:
     try:
         run = state.open_run(address)
         picture = state.computed(run, "sheet", (SAMPLES, seed), lambda: sample_sheet(run, seed))
+        figures, has_card = key_figures(run), bool(run.card)
     except state.USER_ERRORS as error:
         st.error(str(error))
         return
     st.image(picture, alt=f"Images drawn by {address}", width="stretch")
-    controls.figures(key_figures(run))
+    controls.figures(figures)
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
         for name in ("traverse", "layers", "map"):
             st.page_link(
                 f"views/{name}.py", label=f"**{name.title()}**", query_params=controls.link(run=address)
             )
-        if st.button("Model card", key=f"card-{address}", type="tertiary", disabled=not run.card):
+        if st.button("Model card", key=f"card-{address}", type="tertiary", disabled=not has_card):
             show_card(run)
 
 
@@ -126,11 +127,17 @@ def own_pictures(run: Run, card: str) -> str:
     def embed(found: re.Match) -> str:
         path = run.path / found[2]
         plain = re.fullmatch(r"[\w-]+\.png", found[2]) and path.is_file() and not path.is_symlink()
+        name = (found[1] or "picture").replace("!", "")
         if not plain or path.stat().st_size > LARGEST_PICTURE:
-            return f"*({found[1] or 'picture'} not shown)*"
-        return f"![{found[1]}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+            return f"*({name} not shown)*"
+        return f"![{name}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
 
-    return re.sub(r"!\[([^\]]*)\]\(([^)]*)\)", embed, card)
+    # Whatever else could open a picture (brackets in brackets, references) stays text: nothing is fetched.
+    parts, end = [], 0
+    for found in re.finditer(r"!\[([^\[\]]*)\]\(([^)]*)\)", card):
+        parts += [card[end : found.start()].replace("![", "!\\["), embed(found)]
+        end = found.end()
+    return "".join([*parts, card[end:].replace("![", "!\\[")])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
 
 from latentlab import analysis
@@ -251,6 +252,8 @@ def check_fits(run: Run, edits: tuple[Edit, ...]) -> None:
             raise ValueError(f"No stage {edit.stage!r} in this model; it has {', '.join(sorted(known))}.")
     codes = run.model.latent_space.mean.numpy()[None]
     analysis.decode_latents(run.model, codes, edits=[e for e in edits if e.network == "generator"])
+    if any(e.network == "encoder" for e in edits):
+        analysis.encode_images(run.model, np.zeros((1, *run.model.image_shape), np.float32), edits=edits)
 
 
 def edit_words(edit: Edit) -> str:

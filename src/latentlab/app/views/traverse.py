@@ -106,7 +106,7 @@ def below(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> N
             draw_swaps(run, encoding, edits)
     if away.open:
         with away, controls.one_sentence():
-            take_away(run, z)
+            take_away(run, z, edits)
 
 
 def span_picker(encoding: Encoding | None, key: str) -> Any:
@@ -218,7 +218,7 @@ def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple) -> None:
     st.caption(f"Each column brings its {block}, each row everything else; the diagonal is as it was.")
 
 
-def take_away(run: Run, z: np.ndarray) -> None:
+def take_away(run: Run, z: np.ndarray, edits: tuple) -> None:
     """The latent as JSON and as code, and its image."""
     numbers = [round(float(v), 5) for v in z]
     left, right = st.columns([1, 1])
@@ -231,9 +231,9 @@ def take_away(run: Run, z: np.ndarray) -> None:
                 "weights_digest": run.digest,
                 "space": run.model.latent_space.name,
                 "z": numbers,
+                "edits": [edit.to_dict() for edit in edits],
             }
         )
-        image = analysis.decode_latents(run.model, z[None])[0]
         side = max(1, 512 // run.model.image_shape[1])
         with st.container(horizontal=True, gap="xsmall"):
             st.download_button(
@@ -241,7 +241,7 @@ def take_away(run: Run, z: np.ndarray) -> None:
             )
             st.download_button(
                 "Image as PNG",
-                lambda: viz_png(image, side),
+                lambda: viz_png(analysis.decode_latents(run.model, z[None], edits=edits)[0], side),
                 controls.file_name(run.name, "image") + ".png",
                 "image/png",
                 key="z-png",
@@ -249,7 +249,7 @@ def take_away(run: Run, z: np.ndarray) -> None:
             )
     with right:
         st.caption("The same picture from a script or a notebook:")
-        st.code(code_for(run, numbers), language="python")
+        st.code(code_for(run, numbers, edits), language="python")
 
 
 def viz_png(image: np.ndarray, scale: int) -> bytes:
@@ -261,13 +261,14 @@ def viz_png(image: np.ndarray, scale: int) -> bytes:
     return out.getvalue()
 
 
-def code_for(run: Run, numbers: list[float]) -> str:
-    """Lines of Python that decode the latent again."""
+def code_for(run: Run, numbers: list[float], edits: tuple) -> str:
+    """Lines of Python that decode the latent again, under the same edits."""
+    made = ", ".join(f"latentlab.Edit(**{edit.to_dict()!r})" for edit in edits)
     return (
         "import latentlab, numpy as np\n"
         f"run = latentlab.Run.open({run.name if run.name.startswith('zoo:') else str(run.path)!r})\n"
         f"z = np.array({numbers})\n"
-        "strip = latentlab.traverse(run.model, z)\n"
+        f"strip = latentlab.traverse(run.model, z{f', edits=[{made}]' if edits else ''})\n"
         "latentlab.viz.show(strip)"
     )
 
