@@ -313,7 +313,7 @@ def test_swaps_of_a_model_with_blocks(planted: dict[str, Run]) -> None:
 def test_downloads_hold_the_picture_and_its_provenance(planted: dict[str, Run]) -> None:
     run = planted["alpha"]
     result = analysis.traverse(run.model, np.zeros(6, np.float32), ["z1"], steps=3)
-    with zipfile.ZipFile(io.BytesIO(controls.packed(result, "alpha-strips"))) as archive:
+    with zipfile.ZipFile(io.BytesIO(state.Drawn(result).files("alpha-strips"))) as archive:
         assert sorted(archive.namelist()) == ["alpha-strips.json", "alpha-strips.npz"]
         assert run.digest in archive.read("alpha-strips.json").decode()
     assert controls.file_name("zoo:a b", "../z1") == "zoo-a-b-..-z1"

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import html
-import io
 import re
 import secrets
-import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import streamlit as st
@@ -160,7 +156,7 @@ def heading(title: str, meaning: str) -> None:
     st.caption(meaning)
 
 
-def show(picture: Image.Image, alt: str, width: int | str = "content") -> None:
+def show(picture: Image.Image, alt: str, width: int | Literal["stretch", "content"] = "content") -> None:
     """Shows a picture with its text alternative."""
     st.image(theme.data_uri(picture), alt=alt, width=width)
 
@@ -213,7 +209,7 @@ def starting_point(run: Run) -> Start:
             bind="query-params",
             help=START_HELP,
         )
-        if way == "Image":
+        if way == "Image" and data is not None:
             index = _image_picker(run, data)
         elif way == "Numbers":
             text = st.text_input(
@@ -240,7 +236,7 @@ def starting_point(run: Run) -> Start:
                 else "this model has no encoder, so it can't read a latent off an image."
             )
         )
-    if way == "Image":
+    if way == "Image" and data is not None:
         image = image_of(data, index)
         code = state.computed(run, "code", (index, state.data_key(run)), lambda: _code_of(run, image))
         return Start(code, image, f"image {index:,}", f"{run.digest[:12]}-image-{index}", index)
@@ -346,6 +342,8 @@ def _choose(number: int) -> None:
 
 def _factor_picker(data: FactorDataset, index: int) -> None:
     space = data.factor_space
+    if space is None:
+        return
     now = data.factors(np.array([index])).cpu().numpy()[0]
     keys = [f"factor-{name}" for name in space.names]
 
@@ -444,6 +442,8 @@ def menu(label: str, options: Sequence[str], index: int, key: str, meaning: str)
 
 def reading_of(run: Run, start: Start) -> None:
     """What is known about the image that one started from."""
+    if start.index is None:
+        return
     words = factor_words(state.dataset(run), start.index)
     st.caption(f"Image {start.index:,} of {run.config.data.name}" + (f": {words}" if words else "."))
 
@@ -454,21 +454,18 @@ def certificate(values: Mapping[str, Any], meaning: str) -> None:
     st.caption(meaning)
 
 
-def drawn(result: Any, alt: str, key: str, name: str) -> None:
-    """Draws a result, says what proves it, and offers it as PNG, as GIF where it moves, and as data."""
-    from latentlab import viz
-
-    picture = viz.show(result, caption=False)
-    show(picture.image, alt)
-    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
-        _save("PNG", lambda: viz.show(result).png(), name, "png", "image/png", key)
-        if picture.movie is not None:
-            _save("GIF", lambda: viz.images.gif_bytes(picture.frames, fps=12), name, "gif", "image/gif", key)
-        _save("Data", lambda: packed(result, name), name, "zip", "application/zip", key, DATA_HELP)
-        st.caption(picture.caption)
-
-
 DATA_HELP = "The arrays (npz) and where they come from (json), as latentlab.load_result reads them."
+
+
+def show_drawn(drawn: state.Drawn, alt: str, key: str, name: str) -> None:
+    """Shows a drawn result, says what proves it, and offers it as PNG, as GIF where it moves, and as data."""
+    st.image(drawn.address, alt=alt)
+    with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
+        _save("PNG", drawn.png, name, "png", "image/png", key)
+        if drawn.picture.movie is not None:
+            _save("GIF", drawn.gif, name, "gif", "image/gif", key)
+        _save("Data", lambda: drawn.files(name), name, "zip", "application/zip", key, DATA_HELP)
+        st.caption(drawn.picture.caption)
 
 
 def _save(
@@ -477,16 +474,6 @@ def _save(
     st.download_button(
         label, data, f"{name}.{ending}", mime, key=f"{key}-{ending}", on_click="ignore", help=meaning
     )
-
-
-def packed(result: Any, name: str) -> bytes:
-    """A result's files in one zip."""
-    out = io.BytesIO()
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(out, "w") as archive:
-        result.save(Path(folder) / name)
-        for path in sorted(Path(folder).iterdir()):
-            archive.write(path, path.name)
-    return out.getvalue()
 
 
 def await_job(run: Run, question: str, key: Any, task: state.Job) -> Any:

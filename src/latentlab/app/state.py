@@ -6,17 +6,21 @@ trained again under the same name is never answered with the old one's pictures.
 
 from __future__ import annotations
 
+import io
 import json
+import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
 
-from latentlab.app import engine, server
+from latentlab.app import engine, server, theme
 from latentlab.app.layouts import LayoutProcess
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from latentlab.data.factors import FactorDataset
     from latentlab.models.edits import Edit
     from latentlab.runs import Run, RunSummary, Workspace
+    from latentlab.viz import Picture
 
 ENCODED = 2000
 """Data images behind slider ranges, the order by KL and the list of active latents."""
@@ -186,6 +191,55 @@ def _computed(digest: str, question: str, arguments: Hashable, _call: Callable[[
     return _call()
 
 
+class Drawn:
+    """A result with its picture, drawn and packed once for all reruns of a page.
+
+    Attributes:
+        result: what an analysis returned.
+    """
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+    @cached_property
+    def picture(self) -> Picture:
+        """The picture without its caption, which the page shows as text."""
+        from latentlab import viz
+
+        return viz.show(self.result, caption=False)
+
+    @cached_property
+    def address(self) -> str:
+        """The picture as a ``data:`` address."""
+        return theme.data_uri(self.picture.image)
+
+    def png(self) -> bytes:
+        """The picture with its caption, as PNG."""
+        from latentlab import viz
+
+        return viz.show(self.result).png()
+
+    def gif(self) -> bytes:
+        """The moving picture."""
+        from latentlab import viz
+
+        return viz.images.gif_bytes(self.picture.frames, fps=12)
+
+    def files(self, name: str) -> bytes:
+        """The result's files in one zip."""
+        out = io.BytesIO()
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(out, "w") as archive:
+            self.result.save(Path(folder) / name)
+            for path in sorted(Path(folder).iterdir()):
+                archive.write(path, path.name)
+        return out.getvalue()
+
+
+def drawn(run: Run, question: str, arguments: Hashable, call: Callable[[], Any]) -> Drawn:
+    """The picture of the result that ``call()`` gives, computed once for these weights and arguments."""
+    return computed(run, question, arguments, lambda: Drawn(call()))
+
+
 def samples(run: Run, n: int = 32, seed: int = 0) -> np.ndarray:
     """Images (n, channels, height, width) drawn from the model's prior."""
 
@@ -293,7 +347,7 @@ def projection_job(run: Run, method: str, n: int, seed: int = 0) -> Job:
     """Encodes ``n`` data images and lays their codes out in the plane; the result is (Encoding, Projection)."""
 
     def work(report: Callable[[float, str], None]) -> tuple[Encoding, Projection]:
-        from latentlab.analysis import load_result, project
+        from latentlab.analysis import Projection, load_result, project
 
         report(0.02, "encoding the data images …")
         codes = encode(run, n, seed, lambda share, message: report(0.6 * share, message))
@@ -301,7 +355,7 @@ def projection_job(run: Run, method: str, n: int, seed: int = 0) -> Job:
         if stored is not None and stored.exists():
             try:
                 layout = load_result(stored)
-                if np.array_equal(layout.codes, codes.mean):
+                if isinstance(layout, Projection) and np.array_equal(layout.codes, codes.mean):
                     return codes, layout
             except USER_ERRORS:
                 pass  # a damaged cache is computed again

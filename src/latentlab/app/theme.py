@@ -114,5 +114,5 @@ def apply() -> None:
 def data_uri(picture: Image.Image) -> str:
     """A picture as a PNG ``data:`` address: it belongs to the page that shows it and can't go stale."""
     out = io.BytesIO()
-    picture.save(out, "PNG")
+    picture.save(out, "PNG", compress_level=1)  # ten times faster than the default, a fifth larger
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

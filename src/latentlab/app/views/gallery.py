@@ -83,6 +83,8 @@ def card(address: str, summary: RunSummary) -> None:
 def chips(summary: RunSummary) -> None:
     """Data set, model and objective."""
     experiment = summary.experiment
+    if experiment is None:
+        return
     with st.container(horizontal=True, gap="xsmall"):
         st.badge(experiment.data.name, color="blue", help="Data set")
         st.badge(experiment.model.family, color="violet", help="Model")

@@ -89,7 +89,7 @@ def frame(run: Run, start: controls.Start, stage: str, edits: tuple[Edit, ...]) 
     """What the component shows when it has no socket: the pictures and the maps."""
     network = stage.split(".")[0]
     compared = compare(run, start, edits)
-    inputs = start.z if network == "generator" else start.image
+    inputs = start.z if network == "generator" or start.image is None else start.image
     maps = analysis.feature_maps(run.model, network, inputs[None], stage, edits=edits)
     return components.LayersFrame(compared.original[0], compared.edited[0], maps.maps)
 
@@ -118,9 +118,10 @@ def draw_change(run: Run, start: controls.Start, edits: tuple[Edit, ...]) -> Non
     if not edits:
         st.info("No edit yet. Click a feature map above: its unit is switched off and the change shows here.")
         return
-    result = compare(run, start, edits)
-    controls.drawn(
-        result, "Original, edited and difference", "change", controls.file_name(run.name, "edited")
+    picture = state.drawn(run, "edited", (start.revision, edits), lambda: compare(run, start, edits))
+    result = picture.result
+    controls.show_drawn(
+        picture, "Original, edited and difference", "change", controls.file_name(run.name, "edited")
     )
     controls.certificate(
         {

@@ -61,7 +61,7 @@ def pickers(data: FactorDataset) -> tuple[str, int]:
         n = st.selectbox(
             "Points",
             sizes,
-            index=min(1, len(sizes) - 1),
+            index=0,
             key="points",
             bind="query-params",
             width=120,
@@ -143,7 +143,10 @@ def colour_of(
         return components.Colour(encoding.kl.sum(1), "KL, nats")
     if chosen == ERROR:
         task = state.encoding_job(run, encoding.n, reconstruction=True)
-        measured = controls.await_job(run, "encoding", (encoding.n, 0, True, state.data_key(run)), task)
+        if task is None:
+            return None
+        key = (encoding.n, 0, True, state.data_key(run))
+        measured = None if task is None else controls.await_job(run, "encoding", key, task)
         if measured is None or not np.array_equal(measured.indices, encoding.indices):
             return None
         return components.Colour(measured.reconstruction_error, "squared error a pixel")

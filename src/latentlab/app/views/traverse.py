@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from latentlab.runs import Run
 
 SPANS = {"Data": "posterior", "Prior": "prior", "± 2 σ": 2.0, "± 3 σ": 3.0}
-PATIENCE = 1.0  # seconds to wait for the encoding before the sliders are shown without it
+PATIENCE = 0.3  # seconds to wait for the encoding before the sliders are shown without it
 SPAN_HELP = (
     "How far each latent is moved. **Data**: where the data's codes lie. **Prior**: the middle 95 % of the prior. "
     "**± 2 σ**, **± 3 σ**: so many prior standard deviations around the present latent."
@@ -138,15 +138,15 @@ def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple
             "Inactive too", key="all-dims", bind="query-params", help="Also latents that carry nothing."
         )
     dims = list(run.model.latent_space.names) if everything else names
-    result = state.computed(
+    picture = state.drawn(
         run,
         "strips",
         (z.tobytes(), tuple(dims), steps, span, edits, encoding is not None),
         lambda: analysis.traverse(run.model, z, dims, steps=steps, span=span, encoding=encoding, edits=edits),
     )
-    controls.drawn(
-        result,
-        f"Traversal strips of {', '.join(result.dims)}",
+    controls.show_drawn(
+        picture,
+        f"Traversal strips of {', '.join(picture.result.dims)}",
         "strips",
         controls.file_name(run.name, "strips"),
     )
@@ -170,7 +170,7 @@ def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple)
     if x == y:
         st.info("Choose two different latents to span a plane.")
         return
-    result = state.computed(
+    picture = state.drawn(
         run,
         "plane",
         (z.tobytes(), x, y, steps, span, edits, encoding is not None),
@@ -178,8 +178,8 @@ def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple)
             run.model, z, (x, y), steps=steps, span=span, encoding=encoding, edits=edits
         ),
     )
-    controls.drawn(
-        result, f"Images over {x} (across) and {y} (upwards)", "plane", controls.file_name(run.name, x, y)
+    controls.show_drawn(
+        picture, f"Images over {x} (across) and {y} (upwards)", "plane", controls.file_name(run.name, x, y)
     )
 
 
@@ -206,14 +206,14 @@ def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple) -> None:
         if encoding is None
         else encoding.mean[np.random.default_rng(seed).permutation(encoding.n)[:rows]]
     )
-    result = state.computed(
+    picture = state.drawn(
         run,
         "swaps",
         (block, rows, seed, edits, codes is not None),
         lambda: analysis.swap_grid(run.model, codes, block, rows=rows, edits=edits, seed=seed),
     )
-    controls.drawn(
-        result, f"Swap grid of the block {block}", "swaps", controls.file_name(run.name, "swap", block)
+    controls.show_drawn(
+        picture, f"Swap grid of the block {block}", "swaps", controls.file_name(run.name, "swap", block)
     )
     st.caption(f"Each column brings its {block}, each row everything else; the diagonal is as it was.")
 
