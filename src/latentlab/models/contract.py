@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,7 +15,43 @@ from torch.distributions import Distribution
 
 from latentlab.latents import LatentSpace, Posterior
 from latentlab.models.edits import Edit
-from latentlab.models.staged import StagedNetwork
+from latentlab.models.staged import StageInfo
+
+
+class Network(Protocol):
+    """Named stages that can be run, read and edited: a StagedNetwork, or a foreign module adapted to be one."""
+
+    name: str
+    names: tuple[str, ...]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The stages' names within the model, such as "generator.block2"."""
+        ...
+
+    def stage_name(self, address: str) -> str:
+        """A stage's own name, from it or from its address."""
+        ...
+
+    def run(
+        self, h: Any, edits: Iterable[Edit] = (), start: str | None = None, stop: str | None = None
+    ) -> Any:
+        """Runs the network, or a part of it, with edits."""
+        ...
+
+    def activations(
+        self, h: Any, names: Iterable[str] | None = None, edits: Iterable[Edit] = ()
+    ) -> dict[str, Tensor]:
+        """The states of the named stages after the edits."""
+        ...
+
+    def describe(self, h: Any) -> list[StageInfo]:
+        """What each stage is, and the shape of its state for the input ``h``."""
+        ...
+
+    def kinds(self) -> dict[str, str]:
+        """What each stage is made of."""
+        ...
 
 
 @runtime_checkable
@@ -23,8 +59,12 @@ class GenerativeModel(Protocol):
     """Turns codes into images. Images are (batch, channels, height, width) in [0, 1]."""
 
     latent_space: LatentSpace
-    generator: StagedNetwork
     image_shape: tuple[int, int, int]
+
+    @property
+    def generator(self) -> Network:
+        """The network from codes to the parameters of the likelihood."""
+        ...
 
     @property
     def spaces(self) -> dict[str, LatentSpace]:
@@ -32,7 +72,7 @@ class GenerativeModel(Protocol):
         ...
 
     @property
-    def networks(self) -> dict[str, StagedNetwork]:
+    def networks(self) -> Mapping[str, Network]:
         """Every network that can be opened, by name: "generator", "encoder", "discriminator"."""
         ...
 
@@ -65,7 +105,10 @@ class GenerativeModel(Protocol):
 class InferenceModel(GenerativeModel, Protocol):
     """A generative model that also says which codes an image may come from."""
 
-    encoder: StagedNetwork
+    @property
+    def encoder(self) -> Network:
+        """The network from images to the parameters of the posterior."""
+        ...
 
     def encode(self, x: Tensor, edits: Iterable[Edit] = ()) -> Posterior:
         """q(z | x) for images (batch, channels, height, width) in [0, 1]: a distribution, never a bare mean."""

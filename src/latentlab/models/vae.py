@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from latentlab.latents import LatentSpace, Posterior
 from latentlab.models.contract import ElboTerms, identity_text
 from latentlab.models.edits import Edit
+from latentlab.models.likelihoods import Bernoulli, Gaussian
 from latentlab.models.staged import StagedNetwork
 
 
@@ -42,7 +43,7 @@ class VAE(nn.Module):
         latent_space: LatentSpace,
         encoder: StagedNetwork,
         generator: StagedNetwork,
-        likelihood: nn.Module,
+        likelihood: Bernoulli | Gaussian,
     ) -> None:
         super().__init__()
         self.image_shape = image_shape
