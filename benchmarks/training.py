@@ -279,7 +279,7 @@ def table(times: dict[tuple[str, int], list[float]], batches: list[int]) -> str:
             for batch in batches:
                 rounds = zip(times[other, batch], times[ours, batch], strict=True)
                 spread = [a / b for a, b in rounds]
-                ratio = middle[other, batch] / middle[ours, batch]
+                ratio = statistics.median(spread)  # paired: runners of one round shared the same minute
                 ratios.append(f"{ratio:.2f} at B {batch} (rounds {min(spread):.2f} to {max(spread):.2f})")
             lines.append(f"- images a second, {ours} / {other}: {', '.join(ratios)}")
     return "\n".join(lines)
