@@ -20,7 +20,7 @@ KEY = { pwd; $(PY) -V; cat pyproject.toml constraints.txt; } 2>/dev/null | cksum
 PIP = $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 RETRY = { echo "The installation did not finish; the same command continues it." >&2; exit 1; }
 
-.PHONY: help demo test test-all ci-slow lint install install-dev chromium clean
+.PHONY: help demo test test-all ci-slow lint docs-figures install install-dev chromium clean
 
 help:  ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -42,6 +42,9 @@ lint: install-dev  ## check style, format and types
 	@$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PY) -m pyright
+
+docs-figures: install-dev chromium  ## draw the README's figures anew from the shipped runs
+	@exec $(PY) docs/figures.py
 
 install:  ## make .venv and install the package into it
 	@if [ -e "$(VENV)/.installed-$$($(KEY))" ]; then exit 0; fi
