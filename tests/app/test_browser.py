@@ -345,12 +345,10 @@ def test_the_map_shows_a_points_image_and_decodes_the_space_between(
     settled(page)
     page.mouse.click(*(middle[0] + 9 * step, middle[1] + 5 * step))
     picture(page, f"Image {index} and its reconstruction").wait_for(timeout=120_000)
-    page.locator("a", has_text="Pull it in Traverse").click()
+    page.locator(f"a[href*='to-image={index}']").click()
     drawn(page, "traverse")
     settled(page)
-    until(
-        lambda: f"image={index}" in page.url and "start=Numbers" not in page.url and "to-" not in page.url
-    )
+    until(lambda: f"image={index}" in page.url and "start=Numbers" not in page.url and "to-" not in page.url)
     until(lambda: page.get_by_label("Image", exact=True).input_value() == str(index))
 
 

@@ -168,7 +168,7 @@ def test_gallery_of_an_empty_workspace_says_how_to_begin(
 ) -> None:
     monkeypatch.setenv(server.RUNS_VARIABLE, str(tmp_path / "none"))
     app = opened(None)
-    assert "latentlab train digits-vae --out none/first" in texts(app)
+    assert f"latentlab train digits-vae --out {tmp_path / 'none'}/first" in texts(app)
     assert not app.error
     assert not (tmp_path / "none").exists(), "looking must not make the folder"
     assert "No run yet" in texts(opened(TRAVERSE))

@@ -225,7 +225,7 @@ def starting_point(run: Run) -> Start:
                 icon=":material/casino:",
                 on_click=_roll,
                 args=("seed", LARGEST_SEED + 1),
-                help="Draws another latent (R).",
+                help="Draws another latent.",
             )
     if not can_encode:
         st.caption(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -38,7 +39,13 @@ def page() -> None:
     if own:
         cards(own)
     else:
-        st.info(EMPTY.format(folder=server.runs_dir().name))
+        st.info(EMPTY.format(folder=shown_path(server.runs_dir())))
+
+
+def shown_path(folder: Path) -> str:
+    """A folder as a person would type it."""
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def cards(summaries: dict[str, RunSummary]) -> None:
