@@ -19,7 +19,7 @@ from torch.distributions import Normal as NormalDistribution
 from latentlab.latents import Block, LatentSpace, Posterior
 from latentlab.models.contract import identity_text
 from latentlab.models.edits import Edit
-from latentlab.models.staged import StageInfo
+from latentlab.models.staged import Addressed, StageInfo
 
 # Two adapted networks may share submodules, so one lock serves them all.
 _LOCK = threading.RLock()
@@ -29,7 +29,7 @@ class _Reached(BaseException):
     """Ends a forward pass early; no module's ``except Exception`` swallows it."""
 
 
-class AdaptedNetwork(nn.Module):
+class AdaptedNetwork(Addressed):
     """A foreign module with the interface of a StagedNetwork. Make one with ``adapt``."""
 
     def __init__(self, module: nn.Module, example: Tensor, name: str) -> None:
@@ -51,29 +51,6 @@ class AdaptedNetwork(nn.Module):
             module(example)
         self.names: tuple[str, ...] = tuple(seen)
         self.repeated = frozenset(repeated)
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """The stages' names within the model, such as "generator.layer1.0.conv1"."""
-        return tuple(f"{self.name}.{stage}" for stage in self.names)
-
-    def stage_name(self, address: str) -> str:
-        """A stage's own name, from it or from its address.
-
-        Raises:
-            ValueError: if there is no such stage; the message lists the valid ones.
-        """
-        prefix = self.name + "."
-        stage = address[len(prefix) :] if address.startswith(prefix) else address
-        if stage not in self.names:
-            raise ValueError(
-                f"No stage {address!r} in network {self.name!r}; it has {', '.join(self.addresses)}."
-            )
-        return stage
-
-    def forward(self, h):
-        """Runs the module on ``h``; equal to ``run(h)``."""
-        return self.run(h)
 
     def run(self, h, edits: Iterable[Edit] = (), start: str | None = None, stop: str | None = None):
         """Runs the module with edits.

@@ -38,7 +38,41 @@ class StageInfo:
     inputs: tuple[str, ...]
 
 
-class StagedNetwork(nn.Module):
+class Addressed(nn.Module):
+    """What every network of named stages shares: how its stages are addressed. ``run`` is its subclass's."""
+
+    name: str
+    names: tuple[str, ...]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The stages' names within the model, such as "generator.block2"."""
+        return tuple(f"{self.name}.{stage}" for stage in self.names)
+
+    def stage_name(self, address: str) -> str:
+        """A stage's own name, from it or from its address.
+
+        Raises:
+            ValueError: if there is no such stage; the message lists the valid ones.
+        """
+        prefix = self.name + "."
+        stage = address[len(prefix) :] if address.startswith(prefix) else address
+        if stage not in self.names:
+            raise ValueError(
+                f"No stage {address!r} in network {self.name!r}; it has {', '.join(self.addresses)}."
+            )
+        return stage
+
+    def forward(self, h):
+        """Runs all stages on the input ``h``; equal to ``run(h)``."""
+        return self.run(h)
+
+    def run(self, h, edits: Iterable[Edit] = (), start: str | None = None, stop: str | None = None):
+        """Runs the network; each kind of network has its own way."""
+        raise TypeError(f"{type(self).__name__} defines no run.")
+
+
+class StagedNetwork(Addressed):
     """Named stages in topological order: a chain, or a small directed acyclic graph.
 
     Args:
@@ -76,29 +110,6 @@ class StagedNetwork(nn.Module):
             self.inputs[stage] = reads
             seen.add(stage)
             previous = stage
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """The stages' names within the model, such as "generator.block2"."""
-        return tuple(f"{self.name}.{stage}" for stage in self.names)
-
-    def stage_name(self, address: str) -> str:
-        """A stage's own name, from it or from its address.
-
-        Raises:
-            ValueError: if there is no such stage; the message lists the valid ones.
-        """
-        prefix = self.name + "."
-        stage = address[len(prefix) :] if address.startswith(prefix) else address
-        if stage not in self.inputs:
-            raise ValueError(
-                f"No stage {address!r} in network {self.name!r}; it has {', '.join(self.addresses)}."
-            )
-        return stage
-
-    def forward(self, h):
-        """Runs all stages on the input ``h``; equal to ``run(h)``."""
-        return self.run(h)
 
     def run(self, h, edits: Iterable[Edit] = (), start: str | None = None, stop: str | None = None):
         """Runs the network, or a part of it, with edits.
