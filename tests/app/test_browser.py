@@ -109,7 +109,7 @@ def visit(browser, address: str):
         return page
 
     yield open_page
-    for page in pages:
+    for page in (page for page in pages if not page.is_closed()):
         if page.locator("[data-testid=stException]").count():
             troubles.append(f"exception: {page.locator('[data-testid=stException]').first.inner_text()}")
         page.close()
@@ -130,7 +130,7 @@ def within(what: str, measured: float, budget: float, unit: str, record) -> None
     """Holds a measurement against its budget, stretched where the machine is busy."""
     busy = slowdown()
     # A frame crosses three processes, each of which waits for its turn when there are others.
-    limit = budget if busy < 1.15 else budget * 4 * busy
+    limit = budget if busy < 1.15 else budget * 8 * busy
     print(
         f"\n{what}: {measured:.3g} {unit} (budget {budget:g}, machine slowed down {busy:.2f}x, limit {limit:.3g})"
     )

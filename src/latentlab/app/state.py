@@ -162,6 +162,7 @@ def encode(
         cache=_kept(run, "encoding", "", folder=True),
         progress=lambda done, total: report(done / total, f"encoding {done:,} of {total:,}"),
         reconstruction=reconstruction,
+        batch_size=64,  # a page that asks for one image meanwhile waits for one batch at most
     )
 
 
