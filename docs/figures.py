@@ -68,6 +68,9 @@ def drawn(page, kind: str) -> None:
 
 def save(page, path: Path) -> None:
     """Writes a screenshot, with fewer colours where it would be too large."""
+    page.locator("[data-testid=stMain]").evaluate("element => element.scrollTo(0, 0)")
+    page.mouse.move(700, 5)
+    page.wait_for_timeout(300)
     page.screenshot(path=path)
     shrink(path)
 
@@ -140,7 +143,6 @@ def latent_map(page, address: str, path: Path) -> None:
         if picked and picked["point"] is not None:
             break
     page.get_by_text("Pull it in Traverse").wait_for(timeout=60_000)
-    page.mouse.move(5, 5)
     settle(page)
     save(page, path)
 

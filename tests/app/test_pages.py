@@ -192,6 +192,19 @@ def test_traverse_draws_the_chosen_run_around_the_chosen_image(planted: dict[str
     assert run.digest[:10] in page_html(app)
 
 
+def test_strips_span_the_data_as_soon_as_they_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(TRAVERSE, run="alpha", start="Seed", seed=8)
+    until(app, lambda a: "latents are active" in texts(a))
+    data = starting_with(pictures(app), "Traversal strips")
+    with monkeypatch.context() as patched:
+        patched.setattr(state.Job, "wait", lambda job, seconds: False)
+        slow = opened(TRAVERSE, run="alpha", start="Seed", seed=8)
+        assert not np.array_equal(starting_with(pictures(slow), "Traversal strips"), data), (
+            "all by the prior yet"
+        )
+    np.testing.assert_array_equal(starting_with(pictures(rerun(slow)), "Traversal strips"), data)
+
+
 def test_two_runs_show_different_strips() -> None:
     app = opened(TRAVERSE, run="alpha", start="Seed")
     first = starting_with(pictures(app), "Traversal strips")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 SPANS = {"Data": "posterior", "Prior": "prior", "± 2 σ": 2.0, "± 3 σ": 3.0}
 PATIENCE = 0.3  # seconds to wait for the encoding before the sliders are shown without it
 SPAN_HELP = (
-    "How far each latent is moved. **Data**: where the data's codes lie. **Prior**: the middle 95 % of the prior. "
+    "How far each latent is moved. **Data**: where the data's codes lie (the prior where none are encoded). "
+    "**Prior**: the middle 95 % of the prior. "
     "**± 2 σ**, **± 3 σ**: so many prior standard deviations around the present latent."
 )
 
@@ -110,14 +111,11 @@ def below(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> N
 
 
 def span_picker(encoding: Encoding | None, key: str) -> Any:
-    """How far to move; "Data" only where data were encoded."""
-    names = [name for name in SPANS if encoding is not None or name != "Data"]
-    if st.session_state.get(key) not in (None, *names):
-        del st.session_state[key]
+    """How far to move."""
     chosen = st.segmented_control(
-        "Range", names, default=names[0], required=True, key=key, bind="query-params", help=SPAN_HELP
+        "Range", list(SPANS), default="Data", required=True, key=key, bind="query-params", help=SPAN_HELP
     )
-    return SPANS[chosen]
+    return "prior" if encoding is None and chosen == "Data" else SPANS[chosen]
 
 
 def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> None:
