@@ -1,4 +1,4 @@
-"""scenes-beta-vae: six factors of a ray-traced room, each in a latent of its own.
+"""scenes-beta-vae: six factors of a ray-traced room in six active latents.
 
 Claim: with beta = 8 only six of twelve latents stay active, and held-out linear fits reach R^2 >= 0.85 for scale and
 orientation. The price: a hue lies on one line instead of a circle, so straight lines read its cosine and sine worse

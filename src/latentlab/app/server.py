@@ -108,7 +108,9 @@ def serve(
     if theme:
         config["theme.base"] = theme
     # Streamlit warns that changed server options need a restart; these are set before its server has started.
-    logging.getLogger("streamlit.config").addFilter(lambda record: "[server] config" not in record.getMessage())
+    logging.getLogger("streamlit.config").addFilter(
+        lambda record: "[server] config" not in record.getMessage()
+    )
     build_app().run(config=config)
 
 
