@@ -60,12 +60,12 @@ _CSS = """
 [class*="st-key-thumb"] button { padding: 2px; min-height: 0; line-height: 0; border-radius: 6px; }
 [class*="st-key-thumb"] button p { line-height: 0; }
 [class*="st-key-thumb"] button img {
-  height: 52px !important; max-height: none !important; width: auto; margin: 0;
+  height: 52px !important; max-height: none !important; width: auto; margin: 0; object-fit: contain !important;
   image-rendering: pixelated; border-radius: 4px;
 }
 [class*="st-key-thumb-chosen"] button { outline: 2px solid var(--st-primary-color, #0b6e8a); }
 [data-testid="stPageLink"] a {
-  border: 1px solid color-mix(in srgb, currentColor 22%, transparent); border-radius: 6px; padding: .22rem .7rem;
+  border: 1px solid color-mix(in srgb, #808a90 45%, transparent); border-radius: 6px; padding: .22rem .7rem;
 }
 [data-testid="stPageLink"] a:hover { border-color: #1489a8; }
 .ll-facts {

@@ -247,7 +247,7 @@ def take_away(run: Run, z: np.ndarray, edits: tuple) -> None:
             )
     with right:
         st.caption("The same picture from a script or a notebook:")
-        st.code(code_for(run, numbers, edits), language="python")
+        st.code(code_for(run, numbers, edits), language="python", wrap_lines=True)
 
 
 def viz_png(image: np.ndarray, scale: int) -> bytes:
