@@ -108,6 +108,7 @@ def write_card(run: Run, claim: str = "") -> str:
         "",
         "```python",
         "import latentlab",
+        "",
         f'run = latentlab.Run.open("{run.name if run.name.startswith("zoo:") else "PATH OF THIS FOLDER"}")',
         "latentlab.traverse(run.model)",
         "```",

@@ -168,9 +168,7 @@ def test_without_h5py_the_extra_is_named(h5, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(
-        ValueError, match=r"reading 3D Shapes needs h5py.*pip install 'latentlab\[h5\]'"
-    ):
+    with pytest.raises(ValueError, match=r"reading 3D Shapes needs h5py.*pip install 'latentlab\[h5\]'"):
         open_dataset("shapes3d", path=h5[0])
 
 
