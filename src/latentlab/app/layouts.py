@@ -100,7 +100,7 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
     if hasattr(os, "nice"):
-        os.nice(5)  # a dragged slider goes first
+        os.nice(10)  # a dragged slider goes first
     from latentlab.analysis import load_result, project, warm_up
 
     warming = warm_up()
