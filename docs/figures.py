@@ -100,7 +100,7 @@ def gallery(page, address: str, path: Path) -> None:
 
 def traverse(page, address: str, path: Path) -> None:
     """A scene encoded, its strongest latent pulled."""
-    page.goto(f"{address}/traverse?run=zoo%3Ascenes-vae&image=151515")
+    page.goto(f"{address}/traverse?run=zoo%3Ascenes-beta-vae&image=151515")
     drawn(page, "traverse")
     page.get_by_text("latents are active").wait_for(timeout=300_000)
     box = page.locator("input.ll-slider").first.bounding_box()
@@ -117,7 +117,7 @@ def traverse(page, address: str, path: Path) -> None:
 
 def layers(page, address: str, path: Path) -> None:
     """The strongest units of a hidden layer switched off."""
-    page.goto(f"{address}/layers?run=zoo%3Ascenes-vae&image=151515&layer-tabs=Units%20that%20matter")
+    page.goto(f"{address}/layers?run=zoo%3Ascenes-beta-vae&image=151515&layer-tabs=Units%20that%20matter")
     drawn(page, "layers")
     for rank in range(3):  # the strongest come first in the list
         page.locator("[class*='st-key-off-generator'] button:visible").nth(rank).click(timeout=300_000)

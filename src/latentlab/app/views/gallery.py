@@ -114,7 +114,7 @@ def key_figures(run: Run) -> dict[str, str]:
     if found := re.search(r"(\d+ of \d+) latents active", run.card):
         values["Active"] = found[1]
     if found := re.search(r"squared error per pixel ([\d.]+)", run.card):
-        values["Squared error"] = found[1]
+        values["MSE"] = found[1]
     curves = run.metrics()
     for column, name in (("kl", "KL"), ("reconstruction", "Reconstruction")):
         if len(values) < 3 and len(curves.get(column, ())):
