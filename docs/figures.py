@@ -93,7 +93,7 @@ def shrink(path: Path) -> None:
 def gallery(page, address: str, path: Path) -> None:
     """All shipped runs."""
     page.goto(f"{address}/")
-    page.locator("[data-testid=stImage] img").nth(2).wait_for(timeout=300_000)
+    page.locator("[data-testid=stImage] img").nth(2).wait_for()
     settle(page)
     save(page, path)
 
@@ -102,7 +102,7 @@ def traverse(page, address: str, path: Path) -> None:
     """A scene encoded, its strongest latent pulled."""
     page.goto(f"{address}/traverse?run=zoo%3Ascenes-beta-vae&image=151515")
     drawn(page, "traverse")
-    page.get_by_text("latents are active").wait_for(timeout=300_000)
+    page.get_by_text("latents are active").wait_for()
     box = page.locator("input.ll-slider").first.bounding_box()
     y = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + 0.5 * box["width"], y)
@@ -120,7 +120,7 @@ def layers(page, address: str, path: Path) -> None:
     page.goto(f"{address}/layers?run=zoo%3Ascenes-beta-vae&image=151515&layer-tabs=Units%20that%20matter")
     drawn(page, "layers")
     for rank in range(3):  # the strongest come first in the list
-        page.locator("[class*='st-key-off-generator'] button:visible").nth(rank).click(timeout=300_000)
+        page.locator("[class*='st-key-off-generator'] button:visible").nth(rank).click()
         settle(page)
     page.get_by_role("tab", name="Before and after").click()
     settle(page)
@@ -142,7 +142,7 @@ def latent_map(page, address: str, path: Path) -> None:
         picked = page.evaluate("window.__latentlab.map.picked")
         if picked and picked["point"] is not None:
             break
-    page.get_by_text("Pull it in Traverse").wait_for(timeout=60_000)
+    page.get_by_text("Pull it in Traverse").wait_for()
     settle(page)
     save(page, path)
 
@@ -183,6 +183,7 @@ def main() -> None:
             ("map", latent_map),
         ):
             page = browser.new_page(viewport=SIZE, color_scheme="light")
+            page.set_default_timeout(300_000)
             shoot(page, address, arguments.out / f"{name}.png")
             page.close()
             print(f"{arguments.out / name}.png")
