@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 ENCODED = 2000
 """Data images behind slider ranges, the order by KL and the list of active latents."""
 
+HEAD_START = 8.0
+"""Seconds that the first page has the machine for itself; a map that is asked for earlier starts at once."""
+
 USER_ERRORS = (ValueError, TypeError, OSError)
 """What our functions raise with a sentence a person can act on."""
 
@@ -395,6 +398,9 @@ def warm_up() -> bool:
     def prepare() -> None:
         import latentlab.viz  # noqa: F401
 
+        time.sleep(
+            HEAD_START
+        )  # the compiler takes a core for half a minute: the first picture goes before it
         processes.start()
 
     processes = _layout_process()
