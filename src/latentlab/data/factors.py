@@ -297,7 +297,9 @@ class FactorDataset:
         return self
 
     def _read(self, indices: Tensor) -> Tensor:
-        raise TypeError(f"{type(self).__name__} does not say how its images are read; a data set defines _read.")
+        raise TypeError(
+            f"{type(self).__name__} does not say how its images are read; a data set defines _read."
+        )
 
     def _move(self, device: torch.device) -> None:
         pass
