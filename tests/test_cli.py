@@ -60,6 +60,71 @@ def test_train_reads_yaml_and_picks_a_free_folder(tmp_path, capsys):
     assert "latentlab explore --runs" in capsys.readouterr().out
 
 
+def test_two_trainings_that_begin_at_once_take_two_folders(tmp_path, monkeypatch):
+    """Fails looking for a free folder and taking it later: the other training's folder would be an error."""
+    from latentlab.config import named_experiment
+
+    other = tmp_path / "sprites-beta-vae"
+
+    def beaten(path, experiment, image_shape, create=Run.create):
+        if not other.exists():  # the other training is a moment faster
+            beaten.held = create(other, named_experiment("sprites-beta-vae")[0], (1, 64, 64))
+        return create(path, experiment, image_shape)
+
+    monkeypatch.setattr(Run, "create", beaten)
+    assert main(["train", "sprites-beta-vae", *TINY, "--max_steps", "2", "--runs", str(tmp_path)]) == 0
+    assert [p.name for p in other.iterdir()] == ["config.json"]
+    assert Run.open(tmp_path / "sprites-beta-vae-2", "cpu").experiment.max_steps == 2
+
+
+def test_training_never_writes_over_what_is_in_the_folder(tmp_path, capsys):
+    """Fails a guard for runs only: somebody's project would lose its config.json and README.md."""
+    for name in ("config.json", "README.md"):
+        (tmp_path / name).write_text("mine")
+    assert main(["train", "sprites-beta-vae", *TINY, "--max_steps", "2", "--out", str(tmp_path)]) == 2
+    assert "holds other files (README.md, config.json)" in capsys.readouterr().err
+    assert sorted((p.name, p.read_text()) for p in tmp_path.iterdir()) == [
+        ("README.md", "mine"),
+        ("config.json", "mine"),
+    ]
+
+
+def test_resume_refuses_what_it_would_not_follow(trained, capsys):
+    """Fails ignoring values: a person believes that the run went on with them."""
+    before = (trained / "config.json").read_bytes()
+    for arguments, odd in (
+        (["--max_steps", "4000"], "--max_steps"),
+        (["--objective.beta=9"], "--objective.beta"),
+        (["--out", "elsewhere"], "--out"),
+        (["--smoke"], "--smoke"),
+    ):
+        assert main(["train", "--resume", str(trained), *arguments]) == 2
+        assert f"so it takes no {odd}; beside it go --device and --quiet" in capsys.readouterr().err
+    assert main(["train", "digits-vae", f"--resume={trained}"]) == 2
+    assert "so it takes no digits-vae" in capsys.readouterr().err
+    assert (trained / "config.json").read_bytes() == before
+
+
+def test_resuming_a_run_that_ended_changes_nothing(trained, capsys):
+    """Fails writing the card anew: what a person noted in it would be lost, its date would be wrong."""
+    card = trained / "README.md"
+    before, text = card.stat().st_mtime_ns, card.read_text()
+    assert main(["train", "--resume", str(trained), "--device", "cpu", "--quiet"]) == 0
+    assert "was trained to its end already (4 steps)" in capsys.readouterr().out
+    assert (card.stat().st_mtime_ns, card.read_text()) == (before, text)
+
+
+def test_the_last_line_names_the_folder_that_lists_the_run(tmp_path, monkeypatch, capsys):
+    """Fails "--runs ." for a run in the working directory, where the explorer would find nothing."""
+    from latentlab.runs import list_runs
+
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    assert main(["train", "sprites-beta-vae", *TINY, "--max_steps", "2", "--out", "."]) == 0
+    folder = capsys.readouterr().out.strip().rpartition("--runs ")[2]
+    assert [found.path.name for found in list_runs(folder)] == ["a"]
+
+
 def test_smoke_runs_a_few_steps(tmp_path):
     assert main(["train", "sprites-beta-vae", *TINY, "--smoke", "--out", str(tmp_path / "s")]) == 0
     assert Run.open(tmp_path / "s", "cpu").experiment.max_steps == 20
@@ -119,7 +184,7 @@ def test_lists_name_what_there_is(trained, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "sprites"], "Unknown experiment 'sprites'; known: digits-vae"),
+        (["train", "sprites"], "Unknown experiment 'sprites'; known: digits-gan, digits-vae"),
         (["train", "nowhere.yaml"], "No file nowhere.yaml"),
         (["train", "sprites-beta-vae", "--objective.bita", "6"], "Option 'bita' is not accepted"),
         (["train", "sprites-beta-vae", "--objective.beta", "-1"], r"objective.beta must lie in"),

@@ -22,7 +22,9 @@ def test_an_experiment_survives_json():
     experiment = Experiment(
         name="a",
         data=DataConfig("digits", {"split": "train"}),
-        model=VAEConfig(blocks=[BlockConfig("pose", 2), BlockConfig("content", 8)], likelihood="gaussian"),
+        model=VAEConfig(
+            blocks=[BlockConfig("pose", 2), BlockConfig("kind", 8, "categorical")], likelihood="gaussian"
+        ),
         objective=BetaVAE(beta=6.0),
     )
     assert Experiment.from_dict(json.loads(json.dumps(experiment.to_dict()))) == experiment
@@ -40,6 +42,15 @@ def test_an_experiment_survives_json():
         ({"max_steps": True}, "must be of type int"),
         ({"learning_rate": float("nan")}, "learning_rate must lie in"),
         ({"data": "sprites"}, "data must be a table"),
+        ({"data": {"name": "sprites", "options": [1]}}, r"data.options must be a table .* got \[1\]"),
+        (
+            {"model": {"family": "vae", "blocks": [{"name": "kind", "dim": 1, "prior": "categorical"}]}},
+            r"block.dim must lie in \[2, 1024\]; got 1",
+        ),
+        (
+            {"model": {"family": "vae", "blocks": [{"name": "kind", "dim": 2, "prior": "codebook"}]}},
+            "prior must be one of normal, uniform, categorical; got 'codebook'",
+        ),
         ({"colour": 1}, "Unknown key 'colour'"),
     ],
 )
@@ -55,7 +66,7 @@ def test_every_shipped_experiment_loads_is_named_after_its_file_and_says_what_it
         assert experiment.name == name
         assert claim.startswith(f"{name}: ")
         assert "Claim:" in claim and "Time:" in claim
-    with pytest.raises(ValueError, match="Unknown experiment 'nope'; known: digits-vae"):
+    with pytest.raises(ValueError, match="Unknown experiment 'nope'; known: digits-gan, digits-vae"):
         named_experiment("nope")
 
 

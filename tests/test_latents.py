@@ -89,6 +89,41 @@ def test_kl_equals_torch_and_monte_carlo():
     assert estimate == pytest.approx(q.kl().sum().item(), abs=0.03)
 
 
+def test_the_code_of_an_image_is_a_point_of_its_space():
+    """Would catch: class probabilities handed to a generator that was trained on one-hot rows."""
+    space = LatentSpace([Block("z", 2), Block("kind", 3, Categorical), Block("u", 1, Uniform)])
+    mean, probs = torch.tensor([[0.3, -1.0], [0.0, 2.0]]), torch.tensor([[0.2, 0.5, 0.3], [0.9, 0.05, 0.05]])
+    q = Posterior(
+        space,
+        {
+            "z": NormalDistribution(mean, 0.5),
+            "kind": OneHotCategorical(probs),
+            "u": torch.distributions.Uniform(torch.tensor([[-1.0], [0.0]]), torch.tensor([[0.0], [0.5]])),
+        },
+    )
+    assert q.code().tolist() == [
+        [pytest.approx(0.3), -1.0, 0.0, 1.0, 0.0, -0.5],
+        [0.0, 2.0, 1.0, 0.0, 0.0, 0.25],
+    ]
+    assert torch.allclose(q.mean[:, 2:5], probs)  # the mean stays what it is: a statistic
+    with pytest.raises(
+        TypeError, match="A categorical block needs a OneHotCategorical posterior; got Normal"
+    ):
+        Categorical().code(NormalDistribution(mean, 0.5))
+
+
+def test_the_log_variance_of_a_sure_category_is_finite_and_of_a_normal_block_exact():
+    """Would catch: -inf that turns every table and chart of an encoding into nan."""
+    space = LatentSpace([Block("kind", 3, Categorical), Block("z", 2)])
+    numbers = torch.tensor([[300.0, 0.0, 0.0, 0.1, 0.2, -20.0, -3.0]])
+    q = space.posterior(numbers)
+    assert (q.variance[0, :3] == 0.0).all()
+    assert torch.isfinite(q.log_var).all() and (q.log_var[0, :3] < -80.0).all()
+    assert torch.equal(q.log_var[:, 3:], q.variance[:, 3:].log())
+    assert torch.isfinite(q.kl()).all()
+    assert q.kl()[0, :3].sum().item() == pytest.approx(math.log(3), abs=1e-6)
+
+
 def test_draws_carry_gradients_and_follow_the_generator():
     space = LatentSpace([Block("z", 2)])
     mean = torch.zeros(4, 2, requires_grad=True)
@@ -122,3 +157,51 @@ def test_prior_densities_integrate_to_one():
     grid = torch.linspace(-8, 8, 16_001)[:, None]
     for prior in (Normal(), Uniform(-1.0, 3.0)):
         assert (prior.log_prob(grid).exp().sum() * 0.001).item() == pytest.approx(1.0, abs=2e-3)
+
+
+def test_pairwise_densities_are_those_of_every_code_under_every_posterior():
+    """Would catch: codes and posteriors swapped, or a category's density spread over its coordinates."""
+    space = LatentSpace([Block("kind", 3, Categorical), Block("z", 2), Block("u", 1, Uniform(-4.0, 4.0))])
+    chance = torch.Generator().manual_seed(0)
+    mean, std = (torch.randn(5, 2, generator=chance).exp() for _ in range(2))
+    q = Posterior(
+        space,
+        {
+            "kind": OneHotCategorical(probs=torch.rand(5, 3, generator=chance)),
+            "z": NormalDistribution(mean, std),
+            "u": torch.distributions.Uniform(torch.full((5, 1), -3.0), torch.full((5, 1), 3.0)),
+        },
+    )
+    z = space.sample(4, seed=1).clamp(-2.5, 2.5)
+    found = q.pairwise_log_prob(z)
+    assert found.shape == (4, 5, 4)
+    for i in range(4):
+        rows = q.log_prob(z[i : i + 1].expand(5, -1))  # code i under each posterior
+        assert torch.allclose(found[i, :, 0], rows[:, :3].sum(1), atol=1e-5)
+        assert torch.allclose(found[i, :, 1:], rows[:, 3:], atol=1e-5)
+    with pytest.raises(ValueError, match="Expected codes \\(batch, 6\\)"):
+        q.pairwise_log_prob(z[:, :5])
+
+
+def test_pairwise_densities_stay_exact_for_narrow_posteriors_far_apart():
+    """Would catch: a square of differences worked out as a product of matrices, which rounds them away."""
+    mean = torch.tensor([[1000.0], [1000.01]], dtype=torch.float64)
+    q = Posterior(LatentSpace([Block("z", 1)]), {"z": NormalDistribution(mean, torch.full_like(mean, 0.01))})
+    single = Posterior(
+        LatentSpace([Block("z", 1)]), {"z": NormalDistribution(mean.float(), torch.full((2, 1), 0.01))}
+    )
+    exact = q.pairwise_log_prob(mean)[:, :, 0]
+    assert exact[0, 1].item() == pytest.approx(exact[0, 0].item() - 0.5, abs=1e-6)
+    assert torch.allclose(single.pairwise_log_prob(mean.float())[:, :, 0].double(), exact, atol=0.02)
+
+
+def test_a_categorical_block_is_one_variable_and_every_other_coordinate_is_its_own(space):
+    """Would catch: the coordinates of a one-hot row taken for independent variables."""
+    assert space.variables == (0, 1, 2, 2, 2, 3, 4)
+    assert LatentSpace([Block("z", 3)]).variables == (0, 1, 2)
+    assert LatentSpace([Block("a", 2, Categorical), Block("b", 2, Categorical)]).variables == (0, 0, 1, 1)
+
+
+def test_drawing_with_a_generator_is_what_sampling_with_its_seed_gives(space):
+    """Would catch: a second sampler beside the first, with another order of blocks."""
+    assert torch.equal(space.draw(6, torch.Generator().manual_seed(2)), space.sample(6, seed=2))

@@ -1,7 +1,9 @@
 """Run directories: what is written is read back; what is damaged or hostile is refused with a sentence."""
 
 import json
+import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from latentlab.config import BlockConfig, DataConfig, Experiment, VAEConfig
 from latentlab.files import atomic_write
 from latentlab.models.build import build_model
 from latentlab.models.contract import weights_digest
-from latentlab.runs import Run, Workspace, list_runs, read_table, resolve_device, save_weights
+from latentlab.runs import FolderTaken, Run, Workspace, list_runs, read_table, resolve_device, save_weights
 
 EXPERIMENT = Experiment(
     name="tiny",
@@ -254,6 +256,95 @@ def test_a_table_that_is_no_csv_is_refused_with_a_sentence(run):
 def test_a_start_that_failed_before_its_first_weights_can_be_repeated(tmp_path):
     Run.create(tmp_path / "a", EXPERIMENT, SHAPE)
     assert Run.create(tmp_path / "a", EXPERIMENT, SHAPE).experiment == EXPERIMENT
+
+
+@pytest.mark.parametrize("name", ["config.json", "README.md", "notes.txt", ".git"])
+def test_a_folder_with_other_files_is_never_written_to(tmp_path, name):
+    """Fails a guard that looks for weights only: somebody's config.json or README.md would be lost."""
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FolderTaken, match=rf"holds other files \({name}\).*a new or an empty folder"):
+        Run.create(tmp_path, EXPERIMENT, SHAPE)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, "mine")]
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "last.ckpt", "checkpoints"])
+def test_a_run_with_weights_of_any_kind_is_kept(tmp_path, name):
+    """Fails a guard that knows only one of the places where weights lie."""
+    Run.create(tmp_path / "a", EXPERIMENT, SHAPE)
+    (tmp_path / "a" / name).mkdir()
+    with pytest.raises(FolderTaken, match=r"A run is at .* already; continue it with --resume"):
+        Run.create(tmp_path / "a", EXPERIMENT, SHAPE)
+
+
+def test_a_folder_belongs_to_the_training_that_began_first(tmp_path):
+    """Fails looking and then writing: of trainings that begin at once, several would write one folder."""
+    first = Run.create(tmp_path / "a", EXPERIMENT, SHAPE)
+    with pytest.raises(FolderTaken, match=r"Another training has just begun in .*choose another --out"):
+        Run.create(tmp_path / "a", EXPERIMENT, SHAPE)
+    del first
+
+    def begin(_):
+        try:
+            return Run.create(tmp_path / "b", EXPERIMENT, SHAPE)
+        except FolderTaken:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(run is not None for run in list(pool.map(begin, range(16)))) == 1
+
+
+def test_weights_that_do_not_fit_are_refused_before_the_model_has_memory(run, monkeypatch):
+    """Fails building first: a few bytes of configuration would cost gigabytes and many seconds."""
+    built = []
+
+    def watch(*arguments):
+        built.append(build_model(*arguments))
+        return built[-1]
+
+    monkeypatch.setattr("latentlab.runs.build_model", watch)
+    spec = json.loads((run.path / "config.json").read_text())
+    spec["image_shape"] = [3, 128, 128]
+    spec["experiment"]["model"].update(width=512, hidden=4096)
+    (run.path / "config.json").write_text(json.dumps(spec))
+    with pytest.raises(ValueError, match="does not fit the run's model: tensor"):
+        _ = Run.open(run.path, "cpu").model
+    assert all(p.device.type == "meta" for p in built[0].parameters())
+
+
+def test_an_opened_model_does_not_hang_on_its_file(run):
+    """Fails weights that are views of the file: half precision, or a file cut short later, would show."""
+    tensors = load_file(run.weights_path)
+    save_file({k: t.double() for k, t in tensors.items()}, run.weights_path)
+    model = Run.open(run.path, "cpu").model
+    run.weights_path.write_bytes(b"")
+    assert all(torch.equal(t, tensors[k]) and t.dtype == torch.float32 for k, t in model.state_dict().items())
+
+
+def test_opening_a_model_leaves_the_global_generator_alone(run):
+    """Fails drawing weights only to overwrite them."""
+    before = torch.get_rng_state()
+    _ = Run.open(run.path, "cpu").model
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_annotations_that_are_no_file_or_nest_too_deeply_are_none(run):
+    """Fails waiting for a pipe for ever, and a RecursionError that reaches the page."""
+    (run.path / "annotations.json").write_text("[" * 100_000)
+    assert run.annotations == {}
+    (run.path / "annotations.json").unlink()
+    os.mkfifo(run.path / "annotations.json")
+    assert run.annotations == {}
+    (run.path / "annotations.json").unlink()
+    (run.path / "annotations.json").write_text('{"names": {"z0": "size"}}')
+    assert run.annotations == {"names": {"z0": "size"}}
+
+
+def test_a_table_of_any_size_is_not_read(run):
+    """Fails reading whatever a run from elsewhere holds into memory."""
+    with (run.path / "metrics.csv").open("w") as file:
+        file.truncate(200_000_000)  # sparse: takes no room on the disk
+    with pytest.raises(ValueError, match="at most 100,000,000 bytes; it has 200,000,000"):
+        run.metrics()
 
 
 def test_every_shipped_run_is_what_its_experiment_makes():

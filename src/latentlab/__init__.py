@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from latentlab import metrics as metrics
     from latentlab import viz as viz
     from latentlab.analysis import activations as activations
     from latentlab.analysis import compare_edits as compare_edits
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from latentlab.config import Experiment as Experiment
     from latentlab.data import list_datasets as list_datasets
     from latentlab.data import open_dataset as open_dataset
+    from latentlab.evaluation import evaluate as evaluate
     from latentlab.latents import Block as Block
     from latentlab.latents import LatentSpace as LatentSpace
     from latentlab.models.adapt import adapt as adapt
@@ -59,6 +61,8 @@ _WHERE = {
     "compare_edits": "analysis",
     "rank_units": "analysis",
     "load_result": "analysis",
+    "evaluate": "evaluation",
+    "metrics": "metrics",
     "viz": "viz",
 }
 __all__ = ["__version__", *_WHERE]

@@ -7,16 +7,24 @@ written, and says on what.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from latentlab.files import atomic_write
-from latentlab.models.contract import GenerativeModel
+from latentlab.latents import Categorical
+from latentlab.models.contract import GenerativeModel, InferenceModel, is_inference_model
 from latentlab.runs import CARD, Run
+
+if TYPE_CHECKING:
+    from latentlab.data.factors import FactorDataset
 
 _IMAGES = 4000
 _STRIPS = 8
+_ROWS = 8
+_CODES = 64
+_ADVERSARIAL = {"D(real)": "d_real", "D(fake)": "d_fake", "diversity": "diversity"}
 
 
 def preview(model: GenerativeModel, path: Path) -> None:
@@ -31,6 +39,9 @@ def preview(model: GenerativeModel, path: Path) -> None:
 def write_card(run: Run, claim: str = "") -> str:
     """Writes README.md, samples.png and traversal.png into a run.
 
+    What needs an encoder is left out where the model has none: its card shows a traversal of the prior and the
+    course of the training.
+
     Args:
         run: a trained run in a writable folder.
         claim: what the experiment set out to show; its docstring.
@@ -38,20 +49,12 @@ def write_card(run: Run, claim: str = "") -> str:
     Returns:
         The card (markdown).
     """
-    from latentlab import viz
-    from latentlab.analysis import encode_dataset, linear_readout, traverse
-
     experiment, model = run.experiment, run.model
     dataset = run.dataset()
-    count = min(_IMAGES, len(dataset))
-    encoding = encode_dataset(model, dataset, count, seed=1, reconstruction=True)
     preview(model, run.path / "samples.png")
-    start = encoding.mean[0]
-    shown = [encoding.dim_names[i] for i in encoding.order[:_STRIPS]]
-    strips = traverse(model, start, shown, span="posterior", encoding=encoding, steps=9)
-    viz.show(strips, caption=False).save(run.path / "traversal.png")
-
-    order = [int(i) for i in encoding.order]
+    traversed, figures = (
+        _encoded(run, model, dataset) if is_inference_model(model) else _generated(run, model)
+    )
     metrics, timing = run.metrics(), run.timing()
     step = int(metrics["step"][-1])
     lines = [
@@ -65,7 +68,7 @@ def write_card(run: Run, claim: str = "") -> str:
         *([claim, ""] if claim else []),
         "![samples](samples.png)",
         "",
-        "![traversal of the latents with the largest KL around one encoded image](traversal.png)",
+        f"![{traversed}](traversal.png)",
         "",
         "## What it is",
         "",
@@ -79,7 +82,54 @@ def write_card(run: Run, claim: str = "") -> str:
         "",
         "## Figures",
         "",
-        f"- last {experiment.log_every} training steps: reconstruction {metrics['reconstruction'][-1]:.2f}, "
+        *figures,
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import latentlab",
+        "",
+        f'run = latentlab.Run.open("{run.name if run.name.startswith("zoo:") else "PATH OF THIS FOLDER"}")',
+        "latentlab.traverse(run.model)",
+        "```",
+        "",
+        "Made to show and to teach how such models work; not meant to decide anything about people.",
+        "",
+    ]
+    card = "\n".join(lines)
+    with atomic_write(run.path / CARD, "w") as file:
+        file.write(card)
+    return card
+
+
+def headline(run: Run) -> str:
+    """The last logged figures of a run in a few words, of those that its kind of training logs."""
+    last = {name: column[-1] for name, column in run.metrics().items() if len(column)}
+    parts = [f"{name} {last[name]:.2f}" for name in ("reconstruction", "kl") if name in last]
+    if parts:
+        parts[-1] += " nats per image"
+    if "active_dimensions" in last:
+        parts.append(f"{int(last['active_dimensions'])} latents active")
+    parts += [f"{title} {last[name]:.2f}" for title, name in _ADVERSARIAL.items() if name in last]
+    if last.get("collapsed"):
+        parts.append("all samples look alike")
+    return ", ".join(parts)
+
+
+def _encoded(run: Run, model: InferenceModel, dataset: FactorDataset) -> tuple[str, list[str]]:
+    """Draws a traversal around an encoded image; what it shows, and the figures of a model with an encoder."""
+    from latentlab import viz
+    from latentlab.analysis import encode_dataset, encode_images, linear_readout, traverse
+
+    count, metrics = min(_IMAGES, len(dataset)), run.metrics()
+    encoding = encode_dataset(model, dataset, count, seed=1, reconstruction=True)
+    start = encode_images(model, dataset.images(encoding.indices[:1]))[0]
+    shown = [encoding.dim_names[i] for i in encoding.order[:_STRIPS]]
+    strips = traverse(model, start, shown, span="posterior", encoding=encoding, steps=9)
+    viz.show(strips, caption=False).save(run.path / "traversal.png")
+    order = [int(i) for i in encoding.order]
+    lines = [
+        f"- last {run.experiment.log_every} training steps: reconstruction {metrics['reconstruction'][-1]:.2f}, "
         f"KL {metrics['kl'][-1]:.2f} nats per image",
         f"- {count:,} images of the data: KL {encoding.kl_per_dim.sum():.2f} nats per image, "
         f"{int(encoding.active.sum())} of {len(order)} latents active, mean squared error per pixel "
@@ -102,24 +152,59 @@ def write_card(run: Run, claim: str = "") -> str:
             "| read as | " + " | ".join("cos, sin" if c else "value" for c in readout.circular) + " |",
             "| R² | " + " | ".join(f"{r:.2f}" for r in readout.r2) + " |",
         ]
-    lines += [
+    return "traversal of the latents with the largest KL around one encoded image", lines
+
+
+def _generated(run: Run, model: GenerativeModel) -> tuple[str, list[str]]:
+    """Draws a traversal around a prior draw; what it shows, and the course of training without an encoder."""
+    from latentlab import viz
+    from latentlab.analysis import traverse
+
+    order = _by_effect(model)
+    categories = [b.name for b in model.latent_space.blocks if isinstance(b.prior, Categorical)]
+    shown = [*categories, *(name for name, _ in order)][:_STRIPS]
+    strips = traverse(model, None, shown, span="prior", steps=9)
+    viz.show(strips, caption=False).save(run.path / "traversal.png")
+    metrics = run.metrics()
+    columns = _ADVERSARIAL | {name.replace("_", " "): name for name in metrics if name.endswith("_loss")}
+    columns = {title: name for title, name in columns.items() if name in metrics}
+    rows = np.unique(np.linspace(0, len(metrics["step"]) - 1, _ROWS).astype(int))
+    lines = [
+        f"Means of the {run.experiment.log_every} training steps before each row; diversity is how far samples lie "
+        "apart, 1 where as far as the data's images:",
         "",
-        "## Use",
-        "",
-        "```python",
-        "import latentlab",
-        "",
-        f'run = latentlab.Run.open("{run.name if run.name.startswith("zoo:") else "PATH OF THIS FOLDER"}")',
-        "latentlab.traverse(run.model)",
-        "```",
-        "",
-        "Made to show and to teach how such models work; not meant to decide anything about people.",
+        "| step | " + " | ".join(columns) + " |",
+        "| --- |" + " --- |" * len(columns),
+        *(
+            f"| {int(metrics['step'][i]):,} | "
+            + " | ".join(f"{metrics[name][i]:.2f}" for name in columns.values())
+            + " |"
+            for i in rows
+        ),
         "",
     ]
-    card = "\n".join(lines)
-    with atomic_write(run.path / CARD, "w") as file:
-        file.write(card)
-    return card
+    if order:
+        effects = ", ".join(f"{name} {change:.4f}" for name, change in order)
+        lines.append(f"- mean absolute change of a pixel for one standard deviation, by latent: {effects}")
+    if "collapsed" in metrics and metrics["collapsed"][-1]:
+        lines.append("- **collapsed**: when training ended, all samples looked nearly alike")
+    return "traversal of the latents with the largest effect around a draw from the prior", lines
+
+
+def _by_effect(model: GenerativeModel) -> list[tuple[str, float]]:
+    """Latents with an order and the mean absolute change of a pixel for one deviation, the largest first."""
+    space = model.latent_space
+    codes = model.sample_codes(_CODES, 0)
+    with torch.inference_mode():
+        before = model.decode(codes)
+        effects = []
+        for i, (name, std) in enumerate(zip(space.names, space.std.tolist(), strict=True)):
+            if isinstance(space.block_of(i).prior, Categorical):
+                continue
+            moved = codes.clone()
+            moved[:, i] += std
+            effects.append((name, float((model.decode(moved) - before).abs().mean())))
+    return sorted(effects, key=lambda effect: -effect[1])
 
 
 def is_ordered(dataset) -> bool:

@@ -78,6 +78,24 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="PNG to write")
     sub.add_argument("--codes", type=Path, help="also save the result as FILE.npz and FILE.json")
 
+    sub = verb("evaluate", evaluate, "score runs against the ground-truth factors, or their images")
+    sub.add_argument("run", nargs="+", help=_RUN_HELP + "; several are compared")
+    sub.add_argument(
+        "--protocol",
+        help="dlib, chen2018, infogan-cr, continuous, or images (default: dlib where there are factors)",
+    )
+    sub.add_argument("--seeds", type=int, default=3, help="draws of points behind each interval (default: 3)")
+    sub.add_argument("--states", type=int, help="encode only so many states (default: all)")
+    sub.add_argument("--measures", metavar="A,B", help="only these measures of the protocol")
+    sub.add_argument("--no-references", action="store_true", help="skip noise, rotation and perfect codes")
+    sub.add_argument(
+        "--precision", default="auto", help="of the encoder: fp32, bf16, or auto (bf16 where there is any)"
+    )
+    sub.add_argument("--at", type=int, metavar="STEP", help="use the weights kept at this training step")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="also write the report, or a list of them")
+    sub.add_argument("--runs", default="runs", metavar="DIR", help="workspace that keeps encodings")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+
     sub = verb("models", models, "list shipped runs, your runs, experiments and model families")
     sub.add_argument("--runs", default="runs", metavar="DIR", help="folder of your runs (default: ./runs)")
 
@@ -120,6 +138,7 @@ def train(arguments: list[str]) -> int:
     from latentlab.config import Experiment, named_experiment
 
     claim = ""
+    _check_resume(arguments)
     parser = _train_parser()
     if arguments and not arguments[0].startswith("-"):
         name, arguments = arguments[0], arguments[1:]
@@ -136,43 +155,73 @@ def train(arguments: list[str]) -> int:
     except ArgumentError as error:
         raise ValueError(f"{error} (see: latentlab train --help)") from None
     if values.resume:
-        return _finish(_resume(values), "")
+        return _resume(values)
     experiment = Experiment(**{f.name: values[f.name] for f in dataclasses.fields(Experiment)})
     if values.smoke:
         experiment = dataclasses.replace(
             experiment, max_steps=20, log_every=10, preview_every=10, checkpoint_every=10
         )
-    out = Path(values.out) if values.out else _free_folder(Path(values.runs), experiment.name)
     from latentlab.card import preview
+    from latentlab.runs import FolderTaken
     from latentlab.training.fit import fit
 
-    run = fit(experiment, out, device=values.device, preview=preview, progress=not values.quiet)
-    return _finish(run, claim)
+    while True:
+        out = Path(values.out) if values.out else _free_folder(Path(values.runs), experiment.name)
+        try:
+            run = fit(experiment, out, device=values.device, preview=preview, progress=not values.quiet)
+        except FolderTaken:  # by another training, since we looked
+            if values.out:
+                raise
+        else:
+            return _finish(run, claim)
 
 
-def _resume(values):
+_WITH_RESUME = ("--resume", "--device", "--quiet", "--help")
+
+
+def _check_resume(arguments: list[str]) -> None:
+    """Refuses what a continued run would not follow: its configuration is its own.
+
+    Raises:
+        ValueError: naming the value.
+    """
+    options = [a.partition("=")[0] for a in arguments if a.startswith("--")]
+    others = [o for o in options if o not in _WITH_RESUME]
+    if arguments and not arguments[0].startswith("-"):
+        others.insert(0, arguments[0])
+    if "--resume" in options and others:
+        raise ValueError(
+            f"--resume continues a run as its own config.json says, so it takes no {others[0]}; "
+            f"beside it go {' and '.join(_WITH_RESUME[1:3])}. Leave out --resume to train a new run."
+        )
+
+
+def _resume(values) -> int:
     from latentlab.card import preview
+    from latentlab.runs import Run
     from latentlab.training.fit import resume
 
-    return resume(values.resume, device=values.device, preview=preview, progress=not values.quiet)
+    ended = bool(Run.open(values.resume).card)  # a run's card is written when its training is over
+    run = resume(values.resume, device=values.device, preview=preview, progress=not values.quiet)
+    if ended:
+        print(f"{run.path} was trained to its end already ({run.experiment.max_steps:,} steps).")
+        return 0
+    return _finish(run, "")
 
 
 def _finish(run, claim: str) -> int:
     if run.stopped_by:
         print(f"Stopped by {run.stopped_by}. Continue with: latentlab train --resume {run.path}")
         return 130 if run.stopped_by == "Ctrl-C" else 0
-    from latentlab.card import write_card
+    from latentlab.card import headline, write_card
     from latentlab.config import experiment_names, named_experiment
 
     if not claim and run.experiment.name in experiment_names():
         claim = named_experiment(run.experiment.name)[1]
     write_card(run, claim)
-    metrics = run.metrics()
-    figures = ", ".join(f"{k} {metrics[k][-1]:.2f}" for k in ("reconstruction", "kl") if k in metrics)
-    print(
-        f"Trained {run.path}: {figures} nats per image, {int(metrics['active_dimensions'][-1])} latents active."
-    )
-    print(f"Card: {run.path / 'README.md'}. Explore it with: latentlab explore --runs {run.path.parent}")
+    print(f"Trained {run.path}: {headline(run)}.")
+    runs = run.path.resolve().parent  # of "." the parent would be "." itself
+    print(f"Card: {run.path / 'README.md'}. Explore it with: latentlab explore --runs {runs}")
     return 0
 
 
@@ -269,6 +318,80 @@ def project(options: argparse.Namespace) -> int:
     return _save(viz.show(result, colour=colour), options.out)
 
 
+def evaluate(options: argparse.Namespace) -> int:
+    """``latentlab evaluate``: the scores of each run, and the leaderboard of several."""
+    from latentlab import evaluation
+    from latentlab.files import atomic_write
+    from latentlab.metrics.leaderboard import leaderboard
+    from latentlab.runs import Run, Workspace
+
+    if options.seeds < 1:
+        raise ValueError(f"--seeds takes at least 1; got {options.seeds}.")
+    runs = [Run.open(address) for address in options.run]
+    runs = runs if options.at is None else [run.at(options.at) for run in runs]
+    home = Workspace(options.runs)
+    reports = []
+    for run in runs:
+        with _Bar(run.name, options.quiet) as bar:
+            report = evaluation.evaluate(
+                run,
+                options.protocol,
+                seeds=range(options.seeds),
+                states=options.states,
+                measures=options.measures.split(",") if options.measures else None,
+                references=not options.no_references,
+                precision=options.precision,
+                workspace=home,
+                progress=bar.show,
+            )
+        reports.append(report)
+        print(f"{report.subject} on {report.dataset}, protocol {report.protocol}: {report.summary}.")
+        print(f"{report.table()}\n")
+        for line in report.remarks:
+            print(line)
+        if options.measures is None:
+            print(f"Report: {evaluation.save_report(run, report, home)}\n")
+    if len(reports) > 1:
+        print(leaderboard(reports))
+        if all(report.factor_names for report in reports):
+            found = evaluation.agreement(runs)
+            each = ", ".join(
+                f"{run.name} {value:.3f}" for run, value in zip(runs, found.details["per_model"], strict=True)
+            )
+            print(f"\nUDR, agreement with the others' codes: {each}")
+    if options.json:
+        text = ",\n".join(report.to_json() for report in reports)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(options.json, "w") as file:
+            file.write(text if len(reports) == 1 else f"[\n{text}\n]")
+        print(f"JSON: {options.json}")
+    return 0
+
+
+class _Bar:
+    """A progress bar that is told a share and what is being done."""
+
+    def __init__(self, name: str, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=1000,
+            desc=name,
+            disable=quiet,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+        )
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, share: float, doing: str) -> None:
+        self._bar.set_postfix_str(doing, refresh=False)
+        self._bar.update(round(1000 * share) - self._bar.n)
+
+
 def _save(picture, path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
@@ -304,8 +427,17 @@ def models(options: argparse.Namespace) -> int:
     for name in experiment_names():
         claim = named_experiment(name)[1].splitlines()[0].split(": ", 1)[-1]
         print(f"  {name:28} {claim}")
-    print(f"Model families: {', '.join(MODELS)}. Objectives: {', '.join(OBJECTIVES)}.")
+    print("Model families (latentlab train NAME --model CLASS):")
+    for name, family in MODELS.items():
+        print(f"  {name:14} {family.__name__:14} {_first_line(family)}")
+    print("Objectives (latentlab train NAME --objective CLASS --objective.COEFFICIENT VALUE):")
+    for name, objective in OBJECTIVES.items():
+        print(f"  {name:14} {objective.__name__:14} {_first_line(objective)}")
     return 0
+
+
+def _first_line(documented: type) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
 
 
 def datasets(options: argparse.Namespace) -> int:

@@ -59,7 +59,7 @@ def cpu_supports_bf16() -> bool:
     """Tell whether this CPU multiplies bfloat16 in hardware, so that autocast gains time."""
     import torch
 
-    from latentlab.runs import supports_bf16
+    from latentlab.models.precision import supports_bf16
 
     return supports_bf16(torch.device("cpu"))
 

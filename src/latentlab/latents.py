@@ -23,7 +23,7 @@ _LOG_VAR_RANGE = (-20.0, 20.0)
 
 
 def _uniform(n: int, dim: int, generator: torch.Generator) -> Tensor:
-    return torch.rand((n, dim), generator=generator)
+    return torch.rand((n, dim), generator=generator, device=generator.device)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Normal:
 
     def sample(self, n: int, dim: int, generator: torch.Generator) -> Tensor:
         """Draws (n, dim) float32 codes."""
-        return torch.randn((n, dim), generator=generator)
+        return torch.randn((n, dim), generator=generator, device=generator.device)
 
     def quantile(self, p: float) -> float:
         """The value below which a share ``p`` of the prior lies."""
@@ -57,6 +57,10 @@ class Normal:
         mean, log_var = numbers.chunk(2, dim=1)
         std = (0.5 * log_var.clamp(*_LOG_VAR_RANGE)).exp()
         return NormalDistribution(mean, std, validate_args=False)
+
+    def code(self, q: Distribution) -> Tensor:
+        """The code that stands for ``q``: its mean (batch, dim)."""
+        return q.mean
 
     def kl(self, q: Distribution) -> Tensor:
         """KL(q || prior) of each coordinate, nats (batch, dim), in closed form for a normal ``q``."""
@@ -111,6 +115,10 @@ class Uniform:
             "A block with a uniform prior can be sampled, but no posterior is defined for it here."
         )
 
+    def code(self, q: Distribution) -> Tensor:
+        """The code that stands for ``q``: its mean (batch, dim)."""
+        return q.mean
+
     def kl(self, q: Distribution) -> Tensor:
         """KL(q || prior) of each coordinate, nats (batch, dim), for a ``q`` supported inside the prior."""
         return -q.entropy() + math.log(self.high - self.low)
@@ -124,7 +132,7 @@ class Categorical:
 
     def sample(self, n: int, dim: int, generator: torch.Generator) -> Tensor:
         """Draws (n, dim) float32 one-hot codes."""
-        chosen = torch.randint(dim, (n,), generator=generator)
+        chosen = torch.randint(dim, (n,), generator=generator, device=generator.device)
         return torch.nn.functional.one_hot(chosen, dim).float()
 
     def quantile(self, p: float) -> float:
@@ -150,6 +158,19 @@ class Categorical:
     def posterior(self, numbers: Tensor) -> Distribution:
         """The categorical distribution of (batch, dim) logits."""
         return OneHotCategorical(logits=numbers, validate_args=False)
+
+    def code(self, q: Distribution) -> Tensor:
+        """The code that stands for ``q``: one-hot (batch, dim), 1 at the likeliest category, without a gradient.
+
+        Raises:
+            TypeError: if ``q`` is no distribution over one-hot codes.
+        """
+        probs = getattr(q, "probs", None)
+        if probs is None or q.event_shape != probs.shape[-1:]:
+            raise TypeError(
+                f"A categorical block needs a OneHotCategorical posterior; got {type(q).__name__}."
+            )
+        return torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]).to(probs.dtype)
 
     def kl(self, q: Distribution) -> Tensor:
         """KL(q || prior) in nats as its summands q_k log(q_k / prior_k), (batch, dim): the row sums to the KL."""
@@ -303,8 +324,11 @@ class LatentSpace:
 
     def sample(self, n: int, seed: int, device: str | torch.device = "cpu") -> Tensor:
         """Draws codes (n, dim) from the prior; equal seeds give equal codes on every device."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.cat([b.prior.sample(n, b.dim, generator) for b in self.blocks], dim=1).to(device)
+        return self.draw(n, torch.Generator().manual_seed(seed)).to(device)
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draws codes (n, dim) from the prior with a generator, on that generator's device."""
+        return torch.cat([b.prior.sample(n, b.dim, generator) for b in self.blocks], dim=1)
 
     def quantile(self, dim: int | str, p: float) -> float:
         """The prior's quantile of one coordinate.
@@ -348,6 +372,19 @@ class LatentSpace:
         """Log density of the prior at each coordinate, nats (batch, dim)."""
         parts = self.split(z)
         return torch.cat([b.prior.log_prob(parts[b.name]) for b in self.blocks], dim=1)
+
+    @property
+    def variables(self) -> tuple[int, ...]:
+        """Of each coordinate, the number of the random variable it belongs to, counted from 0.
+
+        A coordinate is a variable of its own, but the coordinates of a categorical block are one variable together.
+        """
+        found: list[int] = []
+        for block in self.blocks:
+            first = found[-1] + 1 if found else 0
+            whole = isinstance(block.prior, Categorical)
+            found += [first] * block.dim if whole else range(first, first + block.dim)
+        return tuple(found)
 
     def to_dict(self) -> dict:
         """Plain numbers and strings, for JSON."""
@@ -405,8 +442,19 @@ class Posterior:
 
     @property
     def mean(self) -> Tensor:
-        """Posterior mean (batch, dim); class probabilities for a categorical block."""
+        """Posterior mean (batch, dim); class probabilities for a categorical block.
+
+        A statistic: what is decoded, edited or shown as an image's code is ``code()``.
+        """
         return self._gather(lambda q: q.mean)
+
+    def code(self) -> Tensor:
+        """The one code (batch, dim) that stands for each posterior, a point of the space like any draw.
+
+        The mean of a normal or uniform block; for a categorical one the likeliest category as a one-hot row,
+        since a generator was trained on those and not on probabilities.
+        """
+        return torch.cat([b.prior.code(self.parts[b.name]) for b in self.space.blocks], dim=1)
 
     @property
     def variance(self) -> Tensor:
@@ -420,8 +468,12 @@ class Posterior:
 
     @property
     def log_var(self) -> Tensor:
-        """Log of the posterior variance (batch, dim)."""
-        return self.variance.log()
+        """Log of the posterior variance (batch, dim), finite also where nothing varies any more.
+
+        The floor is the log of the smallest normal number, -87.3 in 32 bits: a saturated category has variance 0.
+        """
+        variance = self.variance
+        return variance.clamp_min(torch.finfo(variance.dtype).tiny).log()
 
     def sample(self, seed: int) -> Tensor:
         """Draws codes (batch, dim), reproducibly and without a gradient."""
@@ -444,6 +496,20 @@ class Posterior:
         """Log density at codes ``z``, nats per coordinate (batch, dim); on a categorical block as in its prior."""
         parts = self.space.split(z)
         return torch.cat([_log_prob(self.parts[n], parts[n]) for n in self.space.block_names], dim=1)
+
+    def pairwise_log_prob(self, z: Tensor) -> Tensor:
+        """Log density of every code under every posterior of the batch, nats (n, batch, variables).
+
+        Args:
+            z: codes (n, dim).
+
+        Returns:
+            At [i, j, k] log q(z_ik | x_j) of variable k: a coordinate, or a whole categorical block (see
+            ``LatentSpace.variables``). Needs n x batch x variables numbers.
+        """
+        parts = self.space.split(z)
+        found = [_pairwise_log_prob(self.parts[n], parts[n]) for n in self.space.block_names]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=2)
 
     def kl(self) -> Tensor:
         """KL(q || prior) in nats, (batch, dim): a block's KL is the sum over its coordinates."""
@@ -468,3 +534,14 @@ def _log_prob(q: Distribution, z: Tensor) -> Tensor:
     if isinstance(q, OneHotCategorical):
         return z * (q.logits - q.logits.logsumexp(-1, keepdim=True))
     return q.log_prob(z)
+
+
+def _pairwise_log_prob(q: Distribution, z: Tensor) -> Tensor:
+    if isinstance(q, OneHotCategorical):
+        return (z @ torch.log_softmax(q.logits, -1).T)[:, :, None]
+    if isinstance(q, NormalDistribution):
+        # Scaled first and squared in place of torch's own log_prob: half the passes over (n, batch, dim) numbers.
+        std = q.stddev
+        away = z[:, None] / std - q.mean / std
+        return torch.addcmul(-std.log() - 0.5 * math.log(2.0 * math.pi), away, away, value=-0.5)
+    return q.log_prob(z[:, None])

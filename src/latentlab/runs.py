@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
+import os
 import re
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -25,6 +27,11 @@ from latentlab.config import Experiment
 from latentlab.files import atomic_write
 from latentlab.models.build import build_model
 from latentlab.models.contract import GenerativeModel, weights_digest
+
+try:
+    import fcntl
+except ImportError:  # no such locks on Windows: there two trainings that begin at once are not told apart
+    fcntl = None
 
 if TYPE_CHECKING:
     from latentlab.data.factors import FactorDataset
@@ -40,7 +47,12 @@ CARD, RESUME, COMMANDS, CHECKPOINTS, PREVIEWS = (
 )
 ZOO = Path(__file__).parent / "zoo"
 _LARGEST_TEXT = 4_000_000
+_LARGEST_TABLE = 100_000_000
 _STEP_FILE = re.compile(r"step-(\d+)\.safetensors")
+
+
+class FolderTaken(FileExistsError):
+    """A folder that can't become a run's, since it holds one already, or something else."""
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -62,21 +74,6 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return chosen
 
 
-def supports_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 in hardware, so that the networks gain by it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # oneDNN takes bfloat16 on any AVX-512 CPU but emulates it there, slower than float32: where torch can
-    # tell, the instructions themselves decide; elsewhere (ARM) its word does.
-    probes = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
-    if platform.machine() in ("x86_64", "AMD64") and all(probes):
-        return any(probe() for probe in probes if probe)
-    try:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):  # a torch built without oneDNN has no such operator
-        return False
-
-
 class Run:
     """A trained (or training) model on disk. Open one with ``Run.open``; ``latentlab.fit`` makes one.
 
@@ -89,6 +86,7 @@ class Run:
     """
 
     stopped_by: str = ""
+    _claim: _Claim | None = None
 
     def __init__(
         self, path: Path, spec: dict, device: str | torch.device = "auto", step: int | None = None
@@ -143,24 +141,34 @@ class Run:
 
     @classmethod
     def create(cls, path: str | Path, experiment: Experiment, image_shape: tuple[int, int, int]) -> Run:
-        """Makes the directory of a new run.
+        """Makes the directory of a new run, and holds it as long as the returned run lives.
+
+        A start that failed before its first weights may be repeated; nothing else is ever written over.
 
         Raises:
-            OSError: if a run is there already, or the folder can't be written.
+            FolderTaken: (an OSError) if the folder holds a run or other files, or a start in it is under way.
+            OSError: if it can't be written.
         """
         folder = Path(path).expanduser()
-        if (folder / CONFIG).exists() and any((folder / name).exists() for name in (WEIGHTS, RESUME)):
-            raise OSError(
-                f"A run is at {folder} already; continue it with --resume {folder}, or choose another --out."
-            )
+        spec = {"format": FORMAT, "experiment": experiment.to_dict(), "image_shape": list(image_shape)}
+        claim = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            spec = {"format": FORMAT, "experiment": experiment.to_dict(), "image_shape": list(image_shape)}
+            claim = _Claim(folder)
+            _check_free(folder)
+            if not claim.held:
+                raise FolderTaken(f"Another training has just begun in {folder}; choose another --out.")
             with atomic_write(folder / CONFIG, "w") as file:
                 json.dump(spec, file, indent=1)
+        except FolderTaken:
+            claim = None  # a kept traceback would hold it on
+            raise
         except OSError as error:
+            claim = None
             raise OSError(f"The run can't be written to {folder}: {error.strerror or error}.") from None
-        return cls(folder, spec)
+        run = cls(folder, spec)
+        run._claim = claim
+        return run
 
     @property
     def name(self) -> str:
@@ -187,14 +195,16 @@ class Run:
             OSError: if the weights are missing.
             ValueError: if they are damaged or belong to another network.
         """
-        model = build_model(self.experiment.model, self.image_shape)
+        # Without memory until the weights are known to fit: a small file must not cost a large model.
+        with torch.device("meta"):
+            model = build_model(self.experiment.model, self.image_shape)
         load_weights(model, _inside(self.path, str(self.weights_path.relative_to(self.path))))
         model.to(resolve_device(self._device)).eval().requires_grad_(False)
         return model
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Identity of the weights: SHA-256, hex; the key of every cache."""
+        """Identity of the weights as they were opened: SHA-256, hex; the key of every cache."""
         return weights_digest(self.model)
 
     @property
@@ -250,7 +260,7 @@ class Run:
         """Names, locks and notes that a person gave, {} where there are none or they can't be read."""
         try:
             found = json.loads(read_text(_inside(self.path, "annotations.json")))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -262,6 +272,50 @@ class Run:
     def __repr__(self) -> str:
         at = "" if self.step is None else f", step {self.step}"
         return f"Run({self.name!r}, {self.experiment.model.family} on {self.experiment.data.name}{at})"
+
+
+class _Claim:
+    """A folder that is its holder's own until nobody keeps the claim any more, or the process has ended.
+
+    Attributes:
+        held: False where another claim on the folder lives.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.held = True
+        if fcntl is None:
+            return
+        handle = os.open(folder, os.O_RDONLY)
+        weakref.finalize(self, os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.held = False
+        except OSError:  # a file system without locks
+            return
+
+
+def _check_free(folder: Path) -> None:
+    """Refuses a folder that holds anything but a run that has no weights yet.
+
+    Raises:
+        FolderTaken: saying what is there and what is possible.
+    """
+    names = sorted(path.name for path in folder.iterdir())
+    if not names:
+        return
+    try:
+        Run.open(folder)
+    except (OSError, ValueError):
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise FolderTaken(
+            f"{folder} holds other files ({shown}), which are not written over; "
+            "choose a new or an empty folder for --out."
+        ) from None
+    if {WEIGHTS, RESUME, CHECKPOINTS} & set(names):
+        raise FolderTaken(
+            f"A run is at {folder} already; continue it with --resume {folder}, or choose another --out."
+        )
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -276,8 +330,11 @@ def read_text(path: Path) -> str:
     """A small UTF-8 text file.
 
     Raises:
+        OSError: if there is no such file.
         ValueError: if it is larger than any text of a run, or no UTF-8.
     """
+    if not path.is_file():  # a pipe would be waited on for ever
+        raise OSError(f"No file at {path}.")
     if path.stat().st_size > _LARGEST_TEXT:
         raise ValueError(f"{path} should be a small text file; it has {path.stat().st_size:,} bytes.")
     try:
@@ -287,7 +344,10 @@ def read_text(path: Path) -> str:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Loads safetensors into a model, all or nothing.
+    """Gives a model the weights of a safetensors file, on the CPU, all or nothing.
+
+    The names and shapes in the file's header are compared first, so that a model that was built on torch's
+    "meta" device has no memory before they fit.
 
     Raises:
         OSError: if the file is missing.
@@ -295,26 +355,39 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     if not path.is_file():
         raise OSError(f"No weights at {path}; training writes them at its first checkpoint.")
+    own = model.state_dict()
+    shapes = _read(path, _header)
+    if set(own) != set(shapes):
+        odd = sorted(set(own) ^ set(shapes))[0]
+        state = "missing" if odd in own else "unexpected"
+        raise ValueError(f"{path} does not fit the run's model: tensor {odd!r} is {state}.")
+    for key, shape in shapes.items():
+        if shape != tuple(own[key].shape):
+            raise ValueError(
+                f"{path} does not fit the run's model: tensor {key!r} should have shape "
+                f"{tuple(own[key].shape)}; got {shape}."
+            )
+    tensors = _read(path, load_file)
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path} can't be used: tensor {key!r} holds numbers that are not finite.")
+    # Copies, since the file's own tensors are views of the file.
+    copies = {key: tensor.to(own[key].dtype, copy=True) for key, tensor in tensors.items()}
+    model.load_state_dict(copies, assign=True)
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    with safe_open(path, "pt") as file:
+        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+
+
+def _read(path: Path, read: Callable[[Path], dict]) -> dict:
     try:
-        tensors = load_file(path)
+        return read(path)
     except (SafetensorError, ValueError, RuntimeError, OSError) as error:
         raise ValueError(
             f"{path} is damaged or no safetensors file ({error}); pickles are not loaded."
         ) from None
-    own = model.state_dict()
-    if set(own) != set(tensors):
-        odd = sorted(set(own) ^ set(tensors))[0]
-        state = "missing" if odd in own else "unexpected"
-        raise ValueError(f"{path} does not fit the run's model: tensor {odd!r} is {state}.")
-    for key, tensor in tensors.items():
-        if tensor.shape != own[key].shape:
-            raise ValueError(
-                f"{path} does not fit the run's model: tensor {key!r} should have shape "
-                f"{tuple(own[key].shape)}; got {tuple(tensor.shape)}."
-            )
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{path} can't be used: tensor {key!r} holds numbers that are not finite.")
-    model.load_state_dict(tensors)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
@@ -329,6 +402,10 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     """A CSV of numbers as {column: float64 (rows,)}; a half-written last line is passed over."""
     if not path.is_file():
         return {}
+    if path.stat().st_size > _LARGEST_TABLE:
+        raise ValueError(
+            f"{path} should be a table of at most {_LARGEST_TABLE:,} bytes; it has {path.stat().st_size:,}."
+        )
     try:
         rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
     except (csv.Error, UnicodeDecodeError) as error:

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from latentlab.analysis import activations, compare_edits, feature_maps, rank_units, stages_of
 from latentlab.models.edits import Edit
+from latentlab.models.staged import StagedNetwork
 
 Z = np.array([[0.5, -0.25]], dtype=np.float32)
 
@@ -194,3 +196,42 @@ def test_a_model_adapted_without_an_encoder_says_so():
     decoder = nn.Sequential(nn.Linear(2, 16), nn.Sigmoid(), nn.Unflatten(1, (1, 4, 4)))
     with pytest.raises(ValueError, match="has no encoder"):
         encode_images(adapt_model(decoder, latents=2, image_shape=(1, 4, 4)), np.zeros((1, 4, 4)))
+
+
+class _Tokens(nn.Module):
+    """Five tokens of seven features."""
+
+    def forward(self, z):
+        return z[:, :1, None].expand(-1, 5, 7) + 1.0
+
+
+def test_units_of_a_token_state_are_refused_not_guessed():
+    """Fails listing tokens as units: the second axis holds features in one network, tokens in another."""
+    net = StagedNetwork({"tokens": _Tokens(), "output": nn.Flatten()}, "net")
+    for call in (
+        lambda: rank_units(net, "tokens", inputs=np.ones((2, 3))),
+        lambda: compare_edits(net, np.ones((2, 3)), [Edit("net.tokens", (4,))]),
+    ):
+        with pytest.raises(ValueError, match=r"gives \(5, 7\) numbers a sample.*its units can't be told"):
+            call()
+    assert (compare_edits(net, np.ones((2, 3)), [Edit("net.tokens")]).edited == 0).all()
+
+
+def test_activations_prove_that_inputs_do_not_meet(linear_model):
+    """Fails an empty certificate, and a network whose states depend on who else is in the batch."""
+    z = np.random.default_rng(0).standard_normal((6, 4))
+    proof = activations(linear_model, inputs=z).certificate
+    assert proof["loop_difference"] < 1e-6 and proof["finite"] == 1.0
+
+    class Mixing(nn.Module):
+        def forward(self, h):
+            return h - h.mean(dim=0)
+
+    mixed = StagedNetwork({"mixing": Mixing(), "log": _Log()}, "net")
+    proof = activations(mixed, inputs=np.float32([[0.0], [2.0]])).certificate
+    assert proof["loop_difference"] == 1.0 and proof["finite"] == 0.75
+
+
+class _Log(nn.Module):
+    def forward(self, h):
+        return torch.where(h < 0, torch.inf, torch.zeros_like(h))

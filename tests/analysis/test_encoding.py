@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+import latentlab
 from latentlab.analysis import encode_dataset, encode_images
+from latentlab.models.contract import weights_digest
+from latentlab.models.precision import supports_bf16
 
 
 def test_means_kl_and_moments_are_those_of_the_planted_posterior(
@@ -114,3 +117,24 @@ def test_images_are_encoded_by_mean_or_by_one_seeded_draw(linear_model, planted_
         encode_images(linear_model, x.numpy() * 255)
     with pytest.raises(ValueError, match=r"must be images \(n, 3, 4, 4\)"):
         encode_images(linear_model, np.zeros((5, 5)))
+
+
+def test_bfloat16_codes_are_close_and_kept_apart(tmp_path):
+    """Would catch a cache that answers fp32 with rounded codes, or a model left in another layout."""
+    run = latentlab.Run.open("zoo:digits-vae")
+    data = run.dataset()
+    exact = encode_dataset(run.model, data, 300, cache=tmp_path)
+    if not supports_bf16(torch.device("cpu")):
+        with pytest.raises(ValueError, match="has no bfloat16; use auto or fp32"):
+            encode_dataset(run.model, data, 300, precision="bf16")
+        return
+    digest = weights_digest(run.model)
+    rounded = encode_dataset(run.model, data, 300, cache=tmp_path, precision="bf16")
+    away = np.abs(rounded.mean - exact.mean)
+    assert 0 < away.max() and away.mean() < 0.02 * exact.mean.std()
+    assert weights_digest(run.model) == digest
+    assert all(p.is_contiguous() for p in run.model.parameters())
+    again = encode_dataset(run.model, data, 300, cache=tmp_path)
+    np.testing.assert_array_equal(again.mean, exact.mean)
+    with pytest.raises(ValueError, match="auto, fp32, bf16; got 'half'"):
+        encode_dataset(run.model, data, 300, precision="half")

@@ -1,3 +1,4 @@
+import copy
 import json
 import pickle
 import subprocess
@@ -5,9 +6,19 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from latentlab.analysis import activations, encode_dataset, load_result, swap_grid, traverse
+from latentlab.analysis import (
+    activations,
+    encode_dataset,
+    load_result,
+    project,
+    swap_grid,
+    traverse,
+    traverse_grid,
+)
 from latentlab.analysis.results import Result
+from latentlab.models.edits import Edit
 
 
 def test_a_result_is_saved_and_loaded_unchanged(linear_model, planted_dataset, tmp_path):
@@ -68,6 +79,44 @@ def test_results_are_frozen_down_to_their_arrays(linear_model):
     states = activations(linear_model, seed=0).states
     with pytest.raises(TypeError):
         states["output"] = None
+
+
+def test_no_dictionary_of_a_result_can_be_changed(linear_model):
+    """Fails a frozen class around open dictionaries: a proof or an origin that was put in later."""
+    result = traverse(linear_model, seed=0, steps=2, edits=[Edit("generator.output", (0,))])
+    for table in (result.certificate, result.provenance.parameters, result.provenance.versions,
+                  result.provenance.parameters["edits"][0]):  # fmt: skip
+        name = next(iter(table))
+        for change in (
+            lambda t=table: t.update(a=1),
+            lambda t=table: t.setdefault("a", 1),
+            lambda t=table, n=name: t.pop(n),
+            lambda t=table: t.clear(),
+            lambda t=table, n=name: t.__setitem__(n, 1),
+            lambda t=table, n=name: t.__delitem__(n),
+            lambda t=table: t.__ior__({"a": 1}),
+        ):
+            with pytest.raises(TypeError, match="A result is frozen"):
+                change()
+        assert "a" not in table and name in table
+        assert pickle.loads(pickle.dumps(table)) == copy.deepcopy(table) == dict(table)
+
+
+def test_results_do_not_change_with_what_they_were_made_from(linear_model):
+    """Fails keeping the caller's memory: a code that is moved on would move the finished picture's label."""
+    z = torch.zeros(4)
+    values, codes = (
+        np.array([[0.0, 1.0]]),
+        np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32),
+    )
+    strip = traverse(linear_model, z, dims=[0], values=values)
+    grid = traverse_grid(linear_model, z, values=(values, values))
+    states = activations(linear_model, inputs=z)
+    map_ = project(codes)
+    before = [{k: v.copy() for k, v in result.arrays().items()} for result in (strip, grid, states, map_)]
+    z[0], values[0, 0], codes[0] = 5.0, 5.0, 5.0
+    for result, arrays in zip((strip, grid, states, map_), before, strict=True):
+        assert all(np.array_equal(v, arrays[k], equal_nan=True) for k, v in result.arrays().items())
 
 
 def test_results_survive_pickle_as_the_apps_cache_needs(linear_model):

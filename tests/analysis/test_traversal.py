@@ -189,3 +189,20 @@ def test_an_encoding_of_another_space_is_refused(linear_model, two_block_model, 
     encoding = encode_dataset(linear_model, planted_dataset(linear_model))
     with pytest.raises(ValueError, match="belongs to another latent space"):
         dim_ranges(two_block_model(), span="posterior", encoding=encoding)
+
+
+def test_an_encoding_of_other_weights_is_refused(linear_model, planted_dataset):
+    """Fails comparing names only: another model's ranges and order would pass as this one's."""
+    encoding = encode_dataset(linear_model, planted_dataset(linear_model))
+    with torch.no_grad():
+        linear_model.encoder.stages["posterior"][1].weight.mul_(2.0)
+    for call in (
+        lambda: traverse(linear_model, seed=0, encoding=encoding),
+        lambda: traverse_grid(linear_model, seed=0, span="posterior", encoding=encoding),
+        lambda: dim_ranges(linear_model, span="posterior", encoding=encoding),
+    ):
+        with pytest.raises(
+            ValueError, match=r"'planted' was made by a model with other weights \(\w{8}, this one"
+        ):
+            call()
+    traverse(linear_model, seed=0, encoding=encode_dataset(linear_model, planted_dataset(linear_model)))

@@ -92,10 +92,15 @@ class Planted(nn.Module):
         return self.generator.run(z, edits=edits).clamp(0, 1)
 
     def encode(self, x, edits=()):
-        class Q:
-            mean = self.encoder.run(x, edits=edits)
+        codes = self.encoder.run(x, edits=edits)
 
-        return Q
+        class Q:
+            mean = codes
+
+            def code(self):
+                return codes
+
+        return Q()
 
 
 class Client:
@@ -529,6 +534,19 @@ def test_the_same_page_keeps_its_session_and_another_model_replaces_it(registry)
     )
     other = registry.open("anna", "traverse", Planted())
     assert other.token != first.token and first.closed and registry.attach(first.token) is None
+
+
+def test_edits_that_replace_are_fewer_than_others(registry):
+    """Catches one limit for all edits: 256 that replace run the network 257 times for one picture."""
+    session = registry.open("anna", "layers", Planted())
+    replace = {"stage": "generator.plan", "operation": "replace", "source": [0.0, 0.0, 0.0]}
+    others = [{"stage": "generator.plan", "units": [0]}] * 200
+    most = [replace] * engine.MAX_REPLACEMENTS
+    assert len(session.check_edits(most + others)) == engine.MAX_REPLACEMENTS + 200
+    with pytest.raises(ValueError, match=r"At most 16 edits may replace by another sample.*; got 17"):
+        session.check_edits([*others, *most, replace])
+    with pytest.raises(ValueError, match="At most 256 edits can be made at once; got 257"):
+        engine.check_amount([Edit("generator.plan")] * 257)
 
 
 def test_bad_inputs_to_a_session_are_refused(registry):

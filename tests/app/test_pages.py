@@ -16,14 +16,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+import latentlab
 from latentlab import analysis, viz
 from latentlab.app import controls, server, state
 from latentlab.app.layouts import LayoutProcess
+from latentlab.app.start import Start, image_with
+from latentlab.config import DataConfig, Experiment, VAEConfig
+from latentlab.data.arrays import ImageArray
+from latentlab.data.factors import FactorSpace
+from latentlab.models.build import build_model
 from latentlab.models.edits import Edit
-from latentlab.runs import Run
+from latentlab.models.vae import VAE
+from latentlab.runs import METRICS, Run, save_weights
 
 MAIN = str(server.MAIN)
 TRAVERSE, LAYERS, MAP = "views/traverse.py", "views/layers.py", "views/map.py"
@@ -144,6 +152,64 @@ def test_gallery_says_in_one_sentence_why_a_run_cannot_be_opened() -> None:
     assert "No weights yet: training writes them at its first checkpoint." in texts(app)
 
 
+@pytest.mark.parametrize("table", ["step,kl\n1,2\ninf,nan\n", "step,kl\nnan,-inf\n", "\n1,2\n", "step\n,\n"])
+def test_one_runs_table_of_anything_leaves_the_other_cards_alone(
+    planted: dict[str, Run], workspace: Path, table: str
+) -> None:
+    """Catches a gallery that reads the last step as a whole number: infinity took the whole page down."""
+    shutil.copytree(planted["beta"].path, workspace / "hostile")
+    try:
+        (workspace / "hostile" / METRICS).write_text(table, encoding="utf-8")
+        app = opened(None)
+        found = pictures(app)
+        assert {"Images drawn by alpha", "Images drawn by beta"} <= set(found)
+        assert "<b>100</b>" in page_html(app), "the other runs keep their figures"
+        assert not re.search(r"<b>(inf|nan|-inf)\b", page_html(app))
+        if table.startswith("step,"):
+            assert "Images drawn by hostile" in found and "<b>not finite</b>" in page_html(app)
+    finally:
+        shutil.rmtree(workspace / "hostile")
+
+
+def test_a_card_that_fails_in_any_way_stays_one_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a gallery that lets one run's error end the page."""
+
+    def card(run: Run) -> str:
+        if run.path.name == "beta":
+            raise RecursionError("too\ndeep")
+        return ""
+
+    monkeypatch.setattr(Run, "card", property(card))
+    app = opened(None)
+    assert "This run can't be shown (RecursionError: too deep)." in [error.value for error in app.error]
+    assert {"Images drawn by alpha", "Images drawn by blocks"} <= set(pictures(app))
+    assert any(link.proto.query_string == "to-run=homeless" for link in app.get("page_link"))
+
+
+def test_a_folder_that_is_called_like_a_shipped_run_does_not_replace_it(
+    planted: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a list of runs in which the workspace's names win over the shipped ones."""
+    own, shipped = tmp_path / "runs" / "zoo:digits-vae", tmp_path / "zoo" / "digits-vae"
+    shutil.copytree(planted["alpha"].path, own)
+    shutil.copytree(planted["beta"].path, shipped)
+    monkeypatch.setenv(server.RUNS_VARIABLE, str(own.parent))
+    monkeypatch.setattr("latentlab.runs.ZOO", shipped.parent)
+    assert {a: s.path for a, s in state.runs().items()} == {
+        "zoo:digits-vae": shipped,
+        "./zoo:digits-vae": own,
+    }
+    assert state.open_run("zoo:digits-vae").digest == planted["beta"].digest
+    assert state.open_run("./zoo:digits-vae").digest == planted["alpha"].digest
+    app = opened(None)
+    assert [header.value for header in app.subheader] == ["Shipped with latentlab", "Your runs"]
+    assert {"Images drawn by zoo:digits-vae", "Images drawn by ./zoo:digits-vae"} == set(pictures(app))
+    app = opened(TRAVERSE, run="./zoo:digits-vae", start="Seed", below="Take away")
+    assert f"Run.open({str(own)!r})" in app.code[1].value
+    app = opened(TRAVERSE, run="zoo:digits-vae", start="Seed", below="Take away")
+    assert "Run.open('zoo:digits-vae')" in app.code[1].value
+
+
 def test_gallery_links_open_the_pages_on_that_run() -> None:
     links = [link.proto for link in opened(None).get("page_link")]
     addresses = {(link.page, link.query_string) for link in links}
@@ -228,7 +294,7 @@ def test_a_run_trained_again_under_its_name_is_opened_anew(planted: dict[str, Ru
 def test_sliders_are_sorted_by_kl_and_dead_latents_folded(planted: dict[str, Run]) -> None:
     run = planted["alpha"]
     encoding = analysis.encode_dataset(run.model, run.dataset(), 500, seed=0)
-    start = controls.Start(code_of(run, IMAGE), None, "", "r")
+    start = Start(code_of(run, IMAGE), None, "", "r")
     axes = controls.sliders(run, encoding, start)
     assert [axis.name for axis in axes][:2] == ["z4", "z1"]
     assert [axis.inactive for axis in axes] == [False, False, True, True, True, True]
@@ -244,7 +310,7 @@ def test_sliders_of_a_run_without_its_data_span_the_prior(planted: dict[str, Run
     assert "No image to start from: " in texts(app)
     assert "Sliders span the middle 98 % of the prior" in texts(app)
     assert not app.error
-    axes = controls.sliders(planted["homeless"], None, controls.Start(np.zeros(6, np.float32), None, "", "r"))
+    axes = controls.sliders(planted["homeless"], None, Start(np.zeros(6, np.float32), None, "", "r"))
     assert [axis.index for axis in axes] == list(range(6))
     assert axes[0].high == pytest.approx(2.326, abs=1e-3) and axes[0].kl is None
 
@@ -292,6 +358,85 @@ def test_choosing_by_factor_finds_the_image_with_those_factors(planted: dict[str
     wanted = data.factors(np.array([IMAGE])).numpy().copy()
     wanted[0, data.factor_space.position("x")] = 31
     assert app.number_input(key="image").value == int(data.index(wanted)[0])
+
+
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages look at the runs that ship with the package, too."""
+    monkeypatch.setattr("latentlab.runs.ZOO", Path(latentlab.__file__).parent / "zoo")
+
+
+def test_an_image_that_is_drawn_twice_is_offered_once(shipped: None) -> None:
+    """Catches a choice of images drawn with replacement, where two widgets get one key: seed 86 does."""
+    data = Run.open("zoo:digits-vae").dataset()
+    assert len(set(data.sample(8, 86).tolist())) < 8, "the seed must draw one image twice"
+    for page in (TRAVERSE, LAYERS):
+        app = opened(page, run="zoo:digits-vae", seed=86)
+        assert sum(str(button.key).startswith("thumb-") for button in app.button) == 8
+        assert not app.error
+
+
+def test_a_folder_of_three_images_works_on_every_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches pages that take a data set to be larger than what they show of it."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((32, 32), 80 * i, np.uint8)).save(folder / f"{i}.png")
+    data = DataConfig(f"folder:{folder}", {"image_size": 32, "channels": 1})
+    run = small_run(tmp_path / "runs" / "three", latents=3, data=data)
+    monkeypatch.setenv(server.RUNS_VARIABLE, str(run.path.parent))
+    for below in ("Strips", "Plane"):
+        app = until(opened(TRAVERSE, run="three", below=below), lambda a: "latents are active" in texts(a))
+        assert not app.error
+        assert {str(b.key)[-1] for b in app.button if str(b.key).startswith("thumb-")} == {"0", "1", "2"}
+    assert not opened(LAYERS, run="three").error
+    app = until(opened(MAP, run="three"), lambda a: "Neighbours kept" in page_html(a) or a.error)
+    assert not app.error
+
+
+def small_run(path: Path, latents: int, data: DataConfig | None = None) -> Run:
+    """A run of random weights for images (1, 32, 32)."""
+    model = VAEConfig(latents=latents, width=4, hidden=8)
+    experiment = Experiment(name=path.name, data=data or DataConfig("digits"), model=model)
+    run = Run.create(path, experiment, (1, 32, 32))
+    save_weights(build_model(model, (1, 32, 32)), run.weights_path)
+    return Run.open(path)
+
+
+def test_choosing_by_factor_works_where_factors_do_not_name_one_image(shipped: None) -> None:
+    """Catches a picker that computes an image's number from its factors, which only a full grid allows."""
+    data = Run.open("zoo:digits-vae").dataset()
+    assert not data.is_grid
+    app = opened(TRAVERSE, run="zoo:digits-vae", image=100)
+    for digit in (7, 2):
+        rerun(app.selectbox(key="factor-digit").set_value(digit))
+        number = app.number_input(key="image").value
+        assert int(data.factors(np.array([number]))[0, 0]) == digit
+        assert f"digit {digit}" in texts(app)
+
+
+def test_the_image_found_by_a_factor_keeps_the_other_factors_if_it_can() -> None:
+    """Catches a search that takes any image with the value, or the same one whatever is shown now."""
+    table = np.array([[0, 0, 0], [1, 1, 1], [1, 0, 0], [1, 0, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0]])
+    space = FactorSpace(("a", "b", "c"), (3, 2, 2))
+    data = ImageArray("planted", "", np.zeros((7, 1, 8, 8), np.uint8), space, table)
+    assert image_with(data, 0, "a", 1) == 2
+    assert image_with(data, 4, "a", 1) == 1, "the only one that agrees in b and c"
+    assert image_with(data, 3, "c", 0) == 5, "of two equals the next in order"
+    assert image_with(data, 6, "a", 1) == 2, "round the end"
+    assert image_with(data, 0, "a", 2) is None
+
+
+def test_a_seed_is_drawn_by_the_models_own_prior(
+    planted: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a start drawn from each block's own prior, past the prior that a model has between its blocks."""
+    z = [0.5, -1.0, 0.0, 2.0, 0.25, -0.125]
+    monkeypatch.setattr(VAE, "sample_codes", lambda model, n, seed: torch.tensor([z]) * seed)
+    app = opened(TRAVERSE, run="alpha", start="Seed", seed=3, below="Take away")
+    assert json.loads(app.code[0].value) == [3 * v for v in z]
 
 
 def test_the_plane_is_that_of_the_two_latents_chosen(planted: dict[str, Run]) -> None:
@@ -439,6 +584,25 @@ def test_units_are_ranked_by_their_effect_and_can_be_switched_off(planted: dict[
     assert app.session_state["edits"][run.digest] == (Edit(stage=stage, units=(best,)),)
 
 
+def test_the_stage_that_is_looked_at_is_in_the_address(planted: dict[str, Run]) -> None:
+    """Catches an address that is read for the stage but never says which one is open."""
+    run = planted["alpha"]
+    default, *others = (
+        s.address for s in analysis.stages_of(run.model) if len(s.shape) == 3 and s.shape[1] >= 8
+    )
+    app = opened(LAYERS, run="alpha", start="Seed")
+    assert "stage" not in app.query_params
+    revision = f"{run.digest[:12]}-seed-0-0"
+    app.session_state["open"] = layers_held(run, [], revision, others[0])
+    assert rerun(app).query_params["stage"] == others[0]
+    app.session_state["open"] = layers_held(run, [], revision, default)
+    assert "stage" not in rerun(app).query_params
+    choices = {"run": "alpha", "start": "Seed", "stage": others[0], "layer-tabs": "Units that matter"}
+    app = opened(LAYERS, **choices)
+    assert f"Each unit of **{others[0]}**" in texts(app)
+    assert app.query_params["stage"] in (others[0], [others[0]])
+
+
 def test_loaded_edits_that_do_not_fit_are_refused_with_a_sentence(planted: dict[str, Run]) -> None:
     app = opened(LAYERS, **{"run": "alpha", "start": "Seed", "layer-tabs": "Edits"})
     app.text_area(key="edits-json").input('[{"stage": "generator.nowhere"}]')
@@ -477,8 +641,9 @@ def test_a_point_of_the_map_shows_its_image_and_what_this_run_makes_of_it(
     index = int(encoding.indices[7])
     image = run.dataset().images(np.array([index])).numpy()[0]
     decoded = analysis.decode_latents(run.model, encoding.mean[7][None])[0]
-    expected = viz.images.strip(np.stack([image, decoded]), labels=["image", "reconstruction"], scale=3)
-    np.testing.assert_array_equal(pictures(app)[f"Image {index} and its reconstruction"], rgb(expected))
+    shown = pictures(app)
+    np.testing.assert_array_equal(shown[f"Image {index} of the data"], rgb(viz.to_pil(image, 3)))
+    np.testing.assert_array_equal(shown[f"Reconstruction of image {index}"], rgb(viz.to_pil(decoded, 3)))
     link = app.get("page_link")[0].proto
     assert (link.page, link.query_string) == ("traverse", f"to-start=Image&to-image={index}")
 
@@ -492,9 +657,7 @@ def test_empty_space_is_decoded_with_its_support(planted: dict[str, Run]) -> Non
     encoding = analysis.encode_dataset(run.model, run.dataset(), 2000, seed=0)
     projection = analysis.project(encoding, "pca")
     code = projection.lift(np.array([far]))[0]
-    expected = viz.images.strip(
-        analysis.decode_latents(run.model, code[None]), labels=["decoded here"], scale=3
-    )
+    expected = viz.to_pil(analysis.decode_latents(run.model, code[None])[0], 3)
     np.testing.assert_array_equal(pictures(app)["Image decoded at the clicked position"], rgb(expected))
     assert "Far from all data: the model makes this up." in texts(app)
     assert app.get("page_link")[0].proto.query_string.startswith("to-start=Numbers&to-z=")
@@ -522,6 +685,18 @@ def test_points_are_coloured_by_what_was_chosen(planted: dict[str, Run]) -> None
 def test_the_map_of_a_run_without_its_data_says_what_is_missing() -> None:
     app = opened(MAP, run="homeless")
     assert len(app.error) == 1 and "folder" in app.error[0].value
+
+
+def test_the_map_of_a_model_with_one_latent_says_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a map that asks for a plane in one dimension and shows the refusal of the function below it."""
+    run = small_run(tmp_path / "runs" / "thin", latents=1)
+    monkeypatch.setenv(server.RUNS_VARIABLE, str(run.path.parent))
+    app = opened(MAP, run="thin")
+    assert not app.error and "A map needs two latents; this model has one." in texts(app)
+    for page in (TRAVERSE, LAYERS):
+        assert not opened(page, run="thin").error
 
 
 def test_a_job_that_fails_says_so_and_can_be_tried_again(planted: dict[str, Run]) -> None:

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from latentlab.models.adapt import adapt, adapt_model
-from latentlab.models.contract import GenerativeModel, InferenceModel, is_inference_model, weights_digest
+from latentlab.models.contract import GenerativeModel, is_inference_model, weights_digest
 from latentlab.models.edits import Edit
 
 
@@ -153,7 +153,7 @@ def sequential_vae(dim=3):
 def test_a_plain_sequential_vae_becomes_a_model_that_encodes_decodes_and_edits():
     encoder, decoder = sequential_vae()
     model = adapt_model(decoder, latents=3, image_shape=(1, 8, 8), encoder=encoder, outputs="logits")
-    assert isinstance(model, InferenceModel) and is_inference_model(model)
+    assert isinstance(model, GenerativeModel) and is_inference_model(model)
     z = model.latent_space.sample(4, 0)
     with torch.no_grad():
         assert torch.equal(model.decode(z), decoder(z).sigmoid().view(4, 1, 8, 8))
@@ -179,3 +179,76 @@ def test_a_decoder_that_does_not_fit_is_refused():
         adapt_model(decoder, latents=3, image_shape=(1, 9, 9))
     with pytest.raises(ValueError, match="Expected 6 numbers an image for a posterior"):
         adapt_model(decoder, latents=3, image_shape=(1, 8, 8), encoder=sequential_vae(2)[0])
+
+
+class _Sampling(nn.Module):
+    """An encoder that draws in its forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, h):
+        return self.inner(h) + torch.randn(4)
+
+
+def test_a_module_that_draws_neither_reads_nor_moves_the_global_generator():
+    """Fails running it as it is: looking at a model would change what a training draws next, and vary itself."""
+    module, before = _Sampling(), torch.get_rng_state()
+    network = adapt(module, torch.zeros(1, 4))
+    first = network.run(torch.zeros(1, 4)).detach()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert torch.equal(network.run(torch.zeros(1, 4)), first)
+    torch.set_rng_state(before)
+
+
+class _Wrapped(nn.Module):
+    """A submodule with the network's own name, and outside of it a layer with the name of one inside."""
+
+    def __init__(self, twice: bool):
+        super().__init__()
+        self.generator = nn.ModuleDict({"fc": nn.Linear(3, 4), "out": nn.Linear(4, 4)})
+        if twice:
+            self.fc = nn.Linear(4, 4)
+
+    def forward(self, z):
+        h = self.generator["out"](self.generator["fc"](z))
+        return self.fc(h) if hasattr(self, "fc") else h
+
+
+@torch.no_grad()
+def test_a_stage_is_found_under_its_own_name_though_the_network_is_called_the_same():
+    """Fails cutting off the network's name first: the stage's own name would be refused."""
+    module, z = _Wrapped(twice=False), torch.ones(2, 3)
+    network = adapt(module, z, "generator")
+    assert network.names == ("generator.fc", "generator.out")
+    for name in ("generator.fc", "generator.generator.fc"):
+        assert torch.equal(network.run(z, stop=name), module.generator["fc"](z))
+        assert not network.activations(z, [name], [Edit(name)])["generator.fc"].any()
+
+
+@torch.no_grad()
+def test_a_name_that_means_two_stages_is_never_guessed():
+    """Fails taking the other stage in silence; an edit always gives an address, so it is plain."""
+    module, z = _Wrapped(twice=True), torch.ones(2, 3)
+    network = adapt(module, z, "generator")
+    with pytest.raises(
+        ValueError, match=r"say 'generator\.generator\.fc' for the first, 'fc' for the second"
+    ):
+        network.run(z, stop="generator.fc")
+    inner = module.generator["fc"](z)
+    assert torch.equal(network.run(z, stop="generator.generator.fc"), inner)
+    assert torch.equal(network.run(z, stop="fc"), module(z))
+    assert torch.equal(network.run(z, [Edit("generator.fc")]), torch.zeros(2, 4))
+    edited = network.run(z, [Edit("generator.generator.fc")])
+    assert torch.equal(edited, module.fc(module.generator["out"](torch.zeros(2, 4))))
+
+
+@torch.no_grad()
+def test_a_foreign_in_place_layer_leaves_the_callers_input():
+    """Fails handing over the input itself: the codes would differ after the first look."""
+    module = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2))
+    z = torch.tensor([[-1.0, 2.0, 3.0]])
+    adapt(module, z.clone()).run(z)
+    assert z.tolist() == [[-1.0, 2.0, 3.0]]

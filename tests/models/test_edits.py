@@ -71,6 +71,12 @@ def test_edits_survive_json_and_are_hashable_values():
         (lambda: Edit("g.a", amount=1.5), r"amount lies in \[0, 1\]"),
         (lambda: Edit("g.a", value=float("nan")), "must be a finite number"),
         (lambda: Edit("g.a", (-1,)), "counted from 0"),
+        (lambda: Edit("g.a", units="12"), "units must be numbers; got the text '12'"),
+        (lambda: Edit("g.a", units=(1.5,)), r"whole numbers, such as 12 or \(1, 2\); got \(1\.5,\)"),
+        (lambda: Edit("g.a", units=1.5), r"whole numbers, such as 12 or \(1, 2\); got 1\.5"),
+        (lambda: Edit("g.a", region=("01", "10")), "region must be numbers; got the text '01'"),
+        (lambda: Edit("g.a", operation="replace", source="12"), "source must be numbers; got the text '12'"),
+        (lambda: Edit("g.a", (1,)).apply(torch.ones(2, 5, 7)), r"\(5, 7\) numbers a sample, such as tokens"),
         (lambda: Edit("g.a", region=((0.0, 1.0), (1.0,))), "equal, non-zero length"),
         (lambda: Edit("g.a", region=((2.0,),)), r"weights in \[0, 1\]"),
         (lambda: Edit("g.a", operation="replace"), "A source is needed"),
@@ -92,3 +98,20 @@ def test_a_wrong_edit_is_refused_with_a_sentence(make, message):
 def test_a_state_of_several_tensors_is_refused_with_a_sentence():
     with pytest.raises(ValueError, match="gives tuple, not one tensor"):
         Edit("g.a").apply((torch.zeros(1, 2), torch.zeros(1, 2)))
+
+
+def test_units_may_be_any_whole_numbers():
+    """Fails a check of types that knows only Python's own."""
+    import numpy as np
+
+    assert (
+        Edit("g.a", 12).units
+        == Edit("g.a", np.array([12])).units
+        == Edit("g.a", {np.int64(12)}).units
+        == (12,)
+    )
+
+
+def test_all_of_a_token_state_can_be_edited():
+    """Fails refusing what needs no units."""
+    assert not Edit("g.a").apply(torch.ones(2, 5, 7)).any()

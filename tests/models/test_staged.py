@@ -153,3 +153,58 @@ def test_a_skip_is_kept_until_its_last_reader_and_then_let_go():
     assert net(torch.zeros(1, 2))[0, 0].item() == 7.0
     # While e runs, its own input is alive; a, b and c are not, and the input is held by nobody here.
     assert alive[-1] <= 2
+
+
+def in_place_chain() -> StagedNetwork:
+    return StagedNetwork(
+        {
+            "flat": nn.Flatten(),
+            "relu": nn.ReLU(inplace=True),
+            "view": nn.Sequential(nn.Identity(), nn.Sequential(nn.Dropout(), nn.ReLU6(inplace=True))),
+            "output": nn.Sequential(nn.Linear(3, 2), nn.ReLU(inplace=True)),
+        }
+    ).eval()
+
+
+@torch.no_grad()
+def test_an_in_place_stage_changes_no_state_but_its_own():
+    """Fails handing a stage the state itself: what was shown for the stage before would be its successor's."""
+    net, h = in_place_chain(), torch.tensor([[-1.0, 2.0, 9.0]])
+    kept = h.clone()
+    states = net.activations(h)
+    assert torch.equal(h, kept) and torch.equal(states["flat"], kept)
+    assert states["relu"].tolist() == [[0.0, 2.0, 9.0]] and states["view"].tolist() == [[0.0, 2.0, 6.0]]
+    for start in ("flat", "relu"):
+        net.run(h, start=start)
+        assert torch.equal(h, kept)
+
+
+@torch.no_grad()
+def test_an_in_place_stage_leaves_what_a_skip_reads():
+    """Fails copying only what is asked for: a later stage would read what the in-place one wrote."""
+    stages = {"a": nn.Identity(), "b": nn.Hardtanh(-1, 1, inplace=True), "c": _Add()}
+    net = StagedNetwork(stages, "g", inputs={"c": ("b", "a")})
+    assert net(torch.tensor([[3.0, -0.5]])).tolist() == [[4.0, -1.0]]
+
+
+@pytest.mark.parametrize("network", ["burgess", "locatello", "residual"])
+def test_the_stock_networks_copy_nothing(network):
+    """Fails a copy before every in-place layer: the stock stages have theirs behind a layer with weights."""
+    from latentlab.models.networks import NETWORKS
+    from latentlab.models.staged import writes_input
+
+    for net in NETWORKS[network]((1, 64, 64), 4, 8, width=4, hidden=8):
+        assert not any(writes_input(stage) for stage in net.stages.values())
+    assert writes_input(nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True)))
+
+
+def test_an_edit_that_a_run_would_not_meet_is_refused(chain, z):
+    """Fails dropping it: the images would be unedited and said to be edited."""
+    state = chain.run(z, stop="fc")
+    for stage in ("fc", "generator.fc"):
+        with pytest.raises(
+            ValueError, match=r"'generator\.fc' has no effect on a run that starts behind 'fc'"
+        ):
+            chain.run(state, [Edit("generator.fc")], start=stage)
+    assert not chain.run(state, [Edit("generator.output")], start="fc").any()
+    assert chain.run(state, [Edit("encoder.conv1")], start="fc").any()

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 from latentlab.config import BlockConfig, ModelConfig, VAEConfig
 from latentlab.latents import Block, Categorical, LatentSpace
 from latentlab.models.build import build_model
-from latentlab.models.contract import GenerativeModel, InferenceModel, weights_digest
+from latentlab.models.contract import GenerativeModel, TermsRequest, is_inference_model, weights_digest
 from latentlab.models.edits import Edit
 from latentlab.models.likelihoods import Bernoulli, Gaussian
 from latentlab.models.staged import StagedNetwork
@@ -25,7 +25,7 @@ def noise(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (1, 45), (3, 64), (1, 128)])
 def test_every_network_takes_every_size_and_gives_every_parameter_a_gradient(network, channels, size):
     model = build_model(VAEConfig(network=network, width=8, hidden=32), (channels, size, size))
-    assert isinstance(model, InferenceModel) and isinstance(model, GenerativeModel)
+    assert is_inference_model(model) and isinstance(model, GenerativeModel)
     x = torch.rand(2, channels, size, size, generator=noise())
     terms = model.elbo_terms(x, noise())
     assert terms.z.shape == (2, 10) and terms.kl.shape == (2, 10) and terms.log_likelihood.shape == (2,)
@@ -96,6 +96,53 @@ def test_with_the_exact_posterior_the_elbo_is_the_evidence():
     terms = model.elbo_terms(x.expand(200_000, 1, 2, 2), noise())
     elbo = (terms.log_likelihood - terms.kl.sum(1)).mean().item()
     assert elbo == pytest.approx(evidence.log_prob(x.flatten()).item(), abs=0.02)
+
+
+def test_every_one_of_several_draws_weighs_the_evidence_under_the_exact_posterior():
+    """Would catch: draws that are copies, images paired with another image's draws, a likelihood in wrong rows."""
+    model, evidence = linear_gaussian_vae()
+    x = evidence.sample((3,)).view(3, 1, 2, 2)
+    terms = model.elbo_terms(x, noise(), TermsRequest(samples=5))
+    assert terms.z.shape == (5, 3, 2) and terms.log_likelihood.shape == (5, 3) and terms.kl.shape == (3, 2)
+    assert len(terms.z.unique()) == 30
+    prior = torch.stack([model.latent_space.log_prob(z).sum(1) for z in terms.z])
+    q = torch.stack([terms.posterior.log_prob(z).sum(1) for z in terms.z])
+    weights = terms.log_likelihood + prior - q
+    assert torch.allclose(weights, evidence.log_prob(x.flatten(1)).expand(5, 3), atol=1e-5)
+    assert torch.equal(model.elbo_terms(x, noise()).z, terms.z[0])
+
+
+def test_a_batch_that_is_not_to_be_decoded_costs_no_decoding(monkeypatch):
+    """Would catch: a second batch of which only the codes are wanted, paid for with a full reconstruction."""
+    model = build_model(VAEConfig(width=4, hidden=8), (1, 28, 28))
+    x = torch.rand(2, 1, 28, 28, generator=noise())
+    full = model.elbo_terms(x, noise(1))
+    monkeypatch.setattr(model.generator, "run", lambda *_, **__: pytest.fail("decoded"))
+    terms = model.elbo_terms(x, noise(1), TermsRequest(decode=False), labels=torch.tensor([[3], [1]]))
+    assert terms.log_likelihood is None and torch.equal(terms.z, full.z) and torch.equal(terms.kl, full.kl)
+    assert terms.labels.tolist() == [[3], [1]]
+
+
+def test_a_given_posterior_is_drawn_from_and_its_kl_taken(monkeypatch):
+    """Would catch: draws of the new posterior beside the KL of the old one, and images encoded twice."""
+    model = build_model(VAEConfig(width=4, hidden=8, latents=3), (1, 28, 28))
+    x = torch.rand(2, 1, 28, 28, generator=noise())
+    given = model.latent_space.posterior(torch.tensor([[2.0, 0.0, -1.0, -20.0, -20.0, -20.0]]).expand(2, 6))
+    monkeypatch.setattr(model.encoder, "run", lambda *_, **__: pytest.fail("encoded"))
+    terms = model.elbo_terms(x, noise(1), posterior=given)
+    assert terms.posterior is given and torch.equal(terms.kl, given.kl())
+    assert torch.allclose(terms.z, given.mean, atol=1e-3)
+
+
+def test_a_categorical_block_can_be_configured_and_trains_its_encoder():
+    """Would catch: a category drawn in a way that lets no gradient reach the encoder's logits."""
+    config = VAEConfig(width=4, hidden=8, blocks=[BlockConfig("kind", 3, "categorical"), BlockConfig("z", 2)])
+    model = build_model(config, (1, 28, 28))
+    terms = model.elbo_terms(torch.rand(4, 1, 28, 28, generator=noise()), noise(1))
+    assert torch.allclose(terms.z[:, :3].sum(1), torch.ones(4), atol=1e-6)
+    last = list(model.encoder.modules())[-1]
+    terms.reconstruction.sum().backward()
+    assert last.weight.grad[:3].abs().sum() > 0.0
 
 
 def test_the_latent_space_takes_blocks_and_refuses_what_a_vae_can_not():

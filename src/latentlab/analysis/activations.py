@@ -30,6 +30,9 @@ class Activations(Result):
         inputs: what the network was given, (n, …).
         addresses: addresses of the stages, such as "generator.block2".
         network: name of the network.
+
+    The certificate holds ``loop_difference``, the largest difference between the states of the batch and
+    those of its last input run alone; and ``finite``, the share of values that are neither NaN nor infinite.
     """
 
     states: Mapping[str, np.ndarray]
@@ -99,13 +102,20 @@ def activations(
     h = subject.inputs(inputs, seed)
     wanted = [stages] if isinstance(stages, str) else stages
     with inference(model):
-        states = tensors(subject.network.activations(h, wanted, edits))
+        states, alone = (tensors(subject.network.activations(x, wanted, edits)) for x in (h, h[-1:]))
+    arrays = {name: to_numpy(state) for name, state in states.items()}
+    with np.errstate(invalid="ignore"):  # infinities are counted below
+        gaps = [np.abs(to_numpy(alone[n])[0] - state[-1]).max(initial=0.0) for n, state in arrays.items()]
+    finite = sum(int(np.isfinite(state).sum()) for state in arrays.values())
     return Activations(
-        states={name: to_numpy(state) for name, state in states.items()},
+        states=arrays,
         inputs=to_numpy(h),
         addresses=tuple(f"{subject.name}.{name}" for name in states),
         network=subject.name,
-        certificate={},
+        certificate={
+            "loop_difference": float(max(gaps)),
+            "finite": finite / max(1, sum(state.size for state in arrays.values())),
+        },
         provenance=provenance(
             model,
             {"network": subject.name, "inputs": h, "stages": list(states), "edits": edits},

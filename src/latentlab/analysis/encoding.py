@@ -7,9 +7,11 @@ posterior tells the images apart.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from latentlab.analysis.inference import BATCH_SIZE, device_of, inference, needs_encoder, to_numpy
+from latentlab.analysis.inference import (
+    BATCH_SIZE,
+    check_seed,
+    device_of,
+    inference,
+    needs_encoder,
+    to_numpy,
+)
 from latentlab.analysis.results import Result, array_digest, load_result, provenance
 from latentlab.latents import ACTIVE_NATS
+from latentlab.models.precision import in_bf16
 
 _PROBED_IMAGES = 8
 
@@ -94,6 +104,7 @@ def encode_dataset(
     reconstruction: bool = False,
     kl_threshold: float = ACTIVE_NATS,
     variance_threshold: float = 0.01,
+    precision: str = "fp32",
 ) -> Encoding:
     """Encodes images of a data set.
 
@@ -110,9 +121,13 @@ def encode_dataset(
         reconstruction: also decode the posterior means and measure the error.
         kl_threshold: mean KL in nats above which a coordinate counts as active.
         variance_threshold: variance of the posterior means above which it counts as active by variance.
+        precision: "fp32"; "bf16", twice as fast where the hardware has bfloat16, with means that differ by about
+            0.3 % of their spread; or "auto" for the faster that the device has. Training uses bfloat16 by
+            default, too.
 
     Raises:
-        ValueError: if the model has no encoder, or the data set's images don't fit it.
+        ValueError: if the model has no encoder, the data set's images don't fit it, or the device lacks the
+            precision.
     """
     needs_encoder(model)
     if tuple(dataset.image_shape) != tuple(model.image_shape):
@@ -122,10 +137,13 @@ def encode_dataset(
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+    device = device_of(model)
+    half = in_bf16(precision, device)
     chosen = _choose(dataset, indices, seed)
     origin = provenance(
         model,
         {
+            **({"precision": "bf16"} if half else {}),
             "dataset": dataset.name,
             "indices": {"n": len(chosen), "sha256": array_digest(chosen)},
             "images": _probe(dataset, chosen),
@@ -142,12 +160,16 @@ def encode_dataset(
         return found
 
     columns: dict[str, list[np.ndarray]] = {"mean": [], "log_var": [], "kl": [], "error": []}
-    device = device_of(model)
+    layout = torch.channels_last if half else torch.contiguous_format
+    if half and isinstance(model, torch.nn.Module):
+        model = copy.deepcopy(model).to(memory_format=layout)  # the caller's stays as it is
+    faster = torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext()
     with inference(model):
         for start in range(0, len(chosen), batch_size):
             part = torch.from_numpy(chosen[start : start + batch_size])
             x = dataset.images(part, device=device)
-            posterior = model.encode(x)
+            with faster:
+                posterior = model.encode(x.contiguous(memory_format=layout))
             for name, value in (
                 ("mean", posterior.mean),
                 ("log_var", posterior.log_var),
@@ -155,7 +177,7 @@ def encode_dataset(
             ):
                 columns[name].append(to_numpy(value))
             if reconstruction:
-                error = (model.decode(posterior.mean) - x).square().mean(dim=(1, 2, 3))
+                error = (model.decode(posterior.code()) - x).square().mean(dim=(1, 2, 3))
                 columns["error"].append(to_numpy(error))
             if progress is not None:
                 progress(start + len(part), len(chosen))
@@ -208,7 +230,7 @@ def _choose(dataset: Any, indices: Any, seed: int) -> np.ndarray:
         if indices >= len(dataset) and getattr(dataset, "correlation", None) is None:
             return np.arange(len(dataset), dtype=np.int64)
         # The first training batch of that size: no image twice, unless the factors are correlated.
-        return dataset.batch(int(indices), seed, 0).cpu().numpy()
+        return dataset.batch(int(indices), check_seed(seed), 0).cpu().numpy()
     if isinstance(indices, torch.Tensor):
         indices = indices.cpu().numpy()
     chosen = np.asarray(indices)

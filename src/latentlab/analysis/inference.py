@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from latentlab.models.contract import is_inference_model
+from latentlab.models.edits import Edit
 
 BATCH_SIZE = 256
 
@@ -53,9 +54,9 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 
 
 def to_tensor(values: object, device: torch.device) -> Tensor:
-    """Numbers of any kind as a float32 tensor on a device."""
+    """Numbers of any kind as a float32 tensor on a device, always a copy: results must not change with them."""
     if isinstance(values, Tensor):
-        return values.detach().to(device, torch.float32)
+        return values.detach().to(device, torch.float32, copy=True)
     return torch.as_tensor(np.array(values, dtype=np.float32), device=device)
 
 
@@ -89,10 +90,31 @@ def as_codes(model: Any, z: Any, *, name: str = "z") -> Tensor:
     return codes
 
 
+def check_seed(seed: Any) -> int:
+    """The seed, if it is one.
+
+    Raises:
+        ValueError: unless it is a whole number of at least 0 that fits in 63 bits.
+    """
+    whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1; got {seed!r}.")
+    return int(seed)
+
+
+def draw_codes(model: Any, n: int, seed: int) -> Tensor:
+    """Codes (n, dim) from the model's own prior.
+
+    Raises:
+        ValueError: on a seed that is none.
+    """
+    return model.sample_codes(n, check_seed(seed))
+
+
 def as_code(model: Any, z: Any, seed: int, *, name: str = "z") -> Tensor:
     """One code (dim,) given by a user, or a draw from the prior where ``z`` is None."""
     if z is None:
-        return model.sample_codes(1, seed)[0]
+        return draw_codes(model, 1, seed)[0]
     codes = as_codes(model, z, name=name)
     if len(codes) != 1:
         raise ValueError(f"{name} must be one code ({model.latent_space.dim},); got {len(codes)} codes.")
@@ -117,6 +139,22 @@ def as_images(model: Any, x: Any, *, name: str = "x") -> Tensor:
     return images
 
 
+def check_edits(edits: Sequence[Edit], network: str, *others: str) -> tuple[Edit, ...]:
+    """Refuses edits that a run of these networks would never meet, since they would silently change nothing.
+
+    Raises:
+        ValueError: naming the edit and the networks.
+    """
+    edits, met = tuple(edits), {network, *others}
+    for edit in edits:
+        if edit.network not in met:
+            raise ValueError(
+                f"The edit of {edit.stage!r} has no effect on network {network!r}; "
+                f"it needs stages of {' or '.join(sorted(met))}."
+            )
+    return edits
+
+
 def decode_latents(model: Any, z: Any, *, edits: Sequence = (), batch_size: int = BATCH_SIZE) -> np.ndarray:
     """Decodes codes into images.
 
@@ -128,10 +166,13 @@ def decode_latents(model: Any, z: Any, *, edits: Sequence = (), batch_size: int 
 
     Returns:
         Images (n, channels, height, width) in [0, 1].
+
+    Raises:
+        ValueError: on codes that don't fit the model, or edits that have no effect on the generator.
     """
-    codes = as_codes(model, z)
+    codes, edits = as_codes(model, z), check_edits(edits, "generator")
     with inference(model):
-        return in_chunks(lambda part: model.decode(part, edits=tuple(edits)), codes, batch_size)
+        return in_chunks(lambda part: model.decode(part, edits=edits), codes, batch_size)
 
 
 def encode_images(
@@ -143,22 +184,22 @@ def encode_images(
         model: a model with an encoder.
         x: images (n, channels, height, width) or one of them, in [0, 1].
         seed: None for posterior means; a seed for one draw from each posterior.
-        edits: edits of the encoder.
+        edits: edits of the encoder; those of the generator wait for the decoding.
         batch_size: images encoded at a time.
 
     Returns:
         Codes (n, dim).
 
     Raises:
-        ValueError: if the model has no encoder, or the images don't fit it.
+        ValueError: if the model has no encoder, the images don't fit it, or edits could have no effect.
     """
     needs_encoder(model)
-    images = as_images(model, x)
+    images, edits = as_images(model, x), check_edits(edits, "encoder", "generator")
     with inference(model):
         if seed is None:
-            return in_chunks(lambda part: model.encode(part, edits=tuple(edits)).mean, images, batch_size)
+            return in_chunks(lambda part: model.encode(part, edits=edits).code(), images, batch_size)
         # One pass, so that the draw does not depend on how the images were split up.
-        return to_numpy(model.encode(images, edits=tuple(edits)).sample(seed))
+        return to_numpy(model.encode(images, edits=edits).sample(check_seed(seed)))
 
 
 def needs_encoder(model: Any) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from latentlab.analysis.encoding import Encoding
+from latentlab.analysis.inference import check_seed
 from latentlab.analysis.results import Result, provenance
 
 METHODS = ("pca", "umap", "tsne")
@@ -179,7 +180,8 @@ def project(
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}.")
     encoding = source if isinstance(source, Encoding) else None
     raw: Any = encoding.mean if encoding is not None else source
-    codes = np.asarray(raw.detach().cpu() if hasattr(raw, "detach") else raw, dtype=np.float32)
+    codes = np.array(raw.detach().cpu() if hasattr(raw, "detach") else raw, dtype=np.float32)
+    check_seed(seed)
     if codes.ndim != 2 or not np.isfinite(codes).all():
         raise ValueError(f"Expected an Encoding or finite codes (n, dim); got shape {codes.shape}.")
     n, dim = codes.shape

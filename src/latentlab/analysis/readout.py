@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latentlab.analysis.encoding import Encoding
+from latentlab.analysis.inference import check_seed
 from latentlab.analysis.results import Result, provenance
 
 
@@ -67,7 +68,7 @@ def linear_readout(
         raise ValueError(
             f"A readout of {dim} latents needs more than {n} images with {held_out:.0%} held out."
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     order, shuffle = rng.permutation(n), rng.permutation(n - test)
     inputs = np.column_stack([encoding.mean.astype(np.float64), np.ones(n)])
     train, held = order[test:], order[:test]

@@ -18,7 +18,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -27,6 +27,19 @@ from latentlab.files import atomic_write
 FORMAT = 1
 _SEPARATOR = "/"
 _HTML: dict[type, Callable[[Any], str]] = {}
+
+
+class FrozenDict(dict):
+    """A dictionary that can't be changed; it equals, prints, pickles and goes to JSON as a dict does."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("A result is frozen; make a copy with dict(…) to change it.")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple:
+        return type(self), (dict(self),)
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,10 @@ class Provenance:
     seed: int | None
     versions: Mapping[str, str]
     created: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", _frozen(self.parameters))
+        object.__setattr__(self, "versions", _frozen(self.versions))
 
 
 @cache
@@ -111,6 +128,15 @@ def _frozen_array(value: Any) -> np.ndarray:
     return view
 
 
+def _frozen(value: Any) -> Any:
+    """Dictionaries that refuse changes, all the way down; their lists are the result's own copies."""
+    if isinstance(value, Mapping):
+        return FrozenDict({k: _frozen(v) for k, v in value.items()})
+    if isinstance(value, (list, tuple)):
+        return type(value)(_frozen(v) for v in value)
+    return value
+
+
 def _tuples(value: Any) -> Any:
     """Lists as tuples and numpy scalars as Python numbers, so that a value equals what JSON gives back."""
     if isinstance(value, np.generic):
@@ -118,7 +144,7 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(_tuples(v) for v in value)
     if isinstance(value, Mapping):
-        return {k: _tuples(v) for k, v in value.items()}
+        return FrozenDict({k: _tuples(v) for k, v in value.items()})
     return value
 
 

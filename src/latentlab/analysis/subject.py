@@ -11,7 +11,15 @@ from typing import Any
 
 from torch import Tensor
 
-from latentlab.analysis.inference import as_codes, as_images, device_of, needs_encoder, to_tensor
+from latentlab.analysis.inference import (
+    as_codes,
+    as_images,
+    check_edits,
+    device_of,
+    draw_codes,
+    needs_encoder,
+    to_tensor,
+)
 from latentlab.models.edits import Edit
 
 
@@ -32,7 +40,7 @@ class Subject:
         """The network's inputs, checked; ``n`` prior draws of ``seed`` where a generator is given none."""
         if self.whole and self.name == "generator":
             if given is None:
-                return self.model.sample_codes(n, seed)
+                return draw_codes(self.model, n, seed)
             return as_codes(self.model, given, name="inputs")
         if given is None:
             raise ValueError(f"Network {self.name!r} needs inputs=, such as images of a data set.")
@@ -44,7 +52,7 @@ class Subject:
         """Posterior means of images, for an encoder; None for all others."""
         if self.whole and self.name == "encoder":
             needs_encoder(self.model)
-            return self.model.encode(h, edits=edits).mean
+            return self.model.encode(h, edits=edits).code()
         return None
 
     def output(self, h: Tensor, edits: Sequence[Edit]) -> Tensor:
@@ -65,15 +73,8 @@ class Subject:
 
     def check(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
         """Refuses edits that this run would never meet, since they would silently change nothing."""
-        edits = tuple(edits)
-        met = {self.name} | ({"generator"} if self.whole and self.name == "encoder" else set())
-        for edit in edits:
-            if edit.network not in met:
-                raise ValueError(
-                    f"The edit of {edit.stage!r} has no effect on network {self.name!r}; "
-                    f"it needs stages of {' or '.join(sorted(met))}."
-                )
-        return edits
+        decodes = ("generator",) if self.whole and self.name == "encoder" else ()
+        return check_edits(edits, self.name, *decodes)
 
 
 def subject_of(model: Any, network: str) -> Subject:

@@ -19,10 +19,12 @@ from latentlab.analysis.inference import (
     as_code,
     as_codes,
     decode_latents,
+    draw_codes,
     to_numpy,
 )
 from latentlab.analysis.results import Result, provenance
 from latentlab.latents import Block, Categorical, LatentSpace
+from latentlab.models.contract import weights_digest
 
 if TYPE_CHECKING:
     from latentlab.analysis.encoding import Encoding
@@ -146,7 +148,7 @@ def dim_ranges(
         coverage: share of the distribution inside the range, in (0, 1).
         z: the code (dim,) that a range of k standard deviations lies around; None is a prior draw of
             ``seed``.
-        encoding: the encoding of a data set, which "posterior" needs.
+        encoding: the encoding of a data set by this model, which "posterior" needs.
         seed: decides ``z`` where it is None.
 
     Returns:
@@ -155,6 +157,15 @@ def dim_ranges(
     Raises:
         ValueError: on an unknown span, on a coverage outside (0, 1), or on a missing or foreign encoding.
     """
+    if encoding is not None:
+        _check_encoding(model.latent_space, encoding, weights_digest(model))
+    return _ranges(model, span, coverage, z, encoding, seed)
+
+
+def _ranges(
+    model: Any, span: str | float, coverage: float, z: Any, encoding: Encoding | None, seed: int = 0
+) -> np.ndarray:
+    """``dim_ranges`` with an encoding that is known to be the model's: reading all weights takes time."""
     space: LatentSpace = model.latent_space
     if not 0.0 < coverage < 1.0:
         raise ValueError(f"coverage is a share strictly between 0 and 1; got {coverage}.")
@@ -167,7 +178,6 @@ def dim_ranges(
     elif span == "posterior":
         if encoding is None:
             raise ValueError("span='posterior' needs encoding=, the outcome of encode_dataset.")
-        _check_encoding(space, encoding)
         reach = NormalDist().inv_cdf(1.0 - tail)
         middle, sigma = encoding.aggregate_mean, encoding.aggregate_std
         both = np.stack([middle - reach * sigma, middle + reach * sigma], axis=1)
@@ -225,13 +235,13 @@ def traverse(
         ValueError: on unknown dims (the message lists the valid ones), or on a range that makes no sense.
     """
     space: LatentSpace = model.latent_space
-    start = to_numpy(as_code(model, z, seed))
+    start, digest = to_numpy(as_code(model, z, seed)), weights_digest(model)
     if encoding is not None:
-        _check_encoding(space, encoding)
+        _check_encoding(space, encoding, digest)
     strips = _strips(space, dims, encoding)
     if values is None:
         _check_steps(steps)
-        ranges = dim_ranges(model, span=span, coverage=coverage, z=start, encoding=encoding)
+        ranges = _ranges(model, span, coverage, start, encoding)
         ends = ranges[[i for _, i, _ in strips]]
         table = np.linspace(ends[:, 0], ends[:, 1], steps, axis=1)
         kind = span if isinstance(span, str) else "sigma"
@@ -285,7 +295,7 @@ def traverse(
         space=space.name,
         certificate=certificate,
         provenance=provenance(
-            model,
+            digest,
             {"z": start, "dims": [s[0] for s in strips], "values": values, "steps": steps, "span": span,
              "coverage": coverage, "edits": edits, "encoding": _name_of(encoding)},
             seed if z is None else None,
@@ -317,7 +327,7 @@ def traverse_grid(
         steps: images along both coordinates, or a pair (x, y).
         span: range of the values, see ``dim_ranges``.
         coverage: share of the prior or posterior inside the range.
-        encoding: for span "posterior".
+        encoding: for span "posterior"; it must be this model's.
         edits: edits of the generator.
         seed: decides ``z`` where it is None.
         batch_size: codes decoded at a time.
@@ -332,12 +342,14 @@ def traverse_grid(
     if len(strips) != 2 or any(block for _, _, block in strips):
         raise ValueError(f"A grid needs two different coordinates with an order; got {list(dims)}.")
     (x_name, x, _), (y_name, y, _) = strips
-    start = to_numpy(as_code(model, z, seed))
+    start, digest = to_numpy(as_code(model, z, seed)), weights_digest(model)
+    if encoding is not None:
+        _check_encoding(space, encoding, digest)
     if values is None:
         counts = (steps, steps) if isinstance(steps, int) else tuple(steps)
         for count in counts:
             _check_steps(count)
-        ranges = dim_ranges(model, span=span, coverage=coverage, z=start, encoding=encoding)
+        ranges = _ranges(model, span, coverage, start, encoding)
         x_values, y_values = (
             np.linspace(ranges[i, 0], ranges[i, 1], n) for i, n in zip((x, y), counts, strict=True)
         )
@@ -365,7 +377,7 @@ def traverse_grid(
         space=space.name,
         certificate=certificate,
         provenance=provenance(
-            model,
+            digest,
             {"z": start, "dims": [x_name, y_name], "values": values, "steps": steps, "span": span,
              "coverage": coverage, "edits": edits, "encoding": _name_of(encoding)},
             seed if z is None else None,
@@ -416,7 +428,7 @@ def swap_grid(
         )
     if z is None and rows < 1:
         raise ValueError(f"rows must be at least 1; got {rows}.")
-    row_z = to_numpy(model.sample_codes(rows, seed) if z is None else as_codes(model, z))
+    row_z = to_numpy(draw_codes(model, rows, seed) if z is None else as_codes(model, z))
     column_z = row_z if columns is None else to_numpy(as_codes(model, columns, name="columns"))
     codes = np.where(swapped, column_z[None], row_z[:, None])
     flat = codes.reshape(-1, space.dim)
@@ -482,7 +494,7 @@ def _check_steps(steps: int) -> None:
 
 
 def _explicit(values: Any, strips: int) -> np.ndarray:
-    table = np.asarray(values, dtype=float)
+    table = np.array(values, dtype=float)
     table = np.tile(table, (strips, 1)) if table.ndim == 1 else table
     if table.ndim != 2 or len(table) != strips or table.shape[1] < 1 or not np.isfinite(table).all():
         raise ValueError(
@@ -491,11 +503,17 @@ def _explicit(values: Any, strips: int) -> np.ndarray:
     return table
 
 
-def _check_encoding(space: LatentSpace, encoding: Encoding) -> None:
+def _check_encoding(space: LatentSpace, encoding: Encoding, digest: str) -> None:
+    made_by = encoding.provenance.weights_digest
     if tuple(encoding.dim_names) != space.names:
         raise ValueError(
             f"The encoding belongs to another latent space: it has {len(encoding.dim_names)} coordinates "
             f"({encoding.dim_names[0]}, …), the model {space.dim} ({space.names[0]}, …)."
+        )
+    if made_by != digest:
+        raise ValueError(
+            f"The encoding of {encoding.dataset!r} was made by a model with other weights ({made_by[:8]}, this one "
+            f"has {digest[:8]}), so its ranges and order say nothing here; encode the data with this model."
         )
 
 

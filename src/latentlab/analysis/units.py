@@ -173,7 +173,7 @@ def rank_units(
         progress: called with (pairs done, pairs in all); it may raise to cancel.
 
     Raises:
-        ValueError: on an unknown network, stage or unit.
+        ValueError: on an unknown network, stage or unit, or a stage whose units can't be told.
     """
     subject = subject_of(model, network)
     edits = subject.check(edits)
@@ -182,6 +182,11 @@ def rank_units(
     h = subject.inputs(inputs, seed, n)
     with inference(model):
         ((name, state),) = tensors(subject.network.activations(h, [stage], edits)).items()
+        if state.ndim == 3:
+            raise ValueError(
+                f"Stage '{subject.name}.{name}' gives {tuple(state.shape[1:])} numbers a sample, such as tokens by "
+                "features, so its units can't be told; rank a stage that is flat or a map."
+            )
         width = state.shape[1]
         numbers = np.arange(width) if units is None else np.asarray(list(units), dtype=np.int64)
         if not len(numbers) or numbers.min() < 0 or numbers.max() >= width:

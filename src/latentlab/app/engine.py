@@ -36,10 +36,27 @@ from latentlab.models.edits import Edit
 logger = logging.getLogger(__name__)
 
 MAX_EDITS = 256
+MAX_REPLACEMENTS = 16  # each runs the other sample through the network up to its stage
 SESSION_TTL = 120.0  # seconds without a connection; Streamlit keeps a vanished page as long
 MAX_SESSIONS = 256
 MAX_CONNECTIONS = 4  # of one session: a page that is being redrawn holds two for a moment
 MAX_BLOB_BYTES = 512 * 1024 * 1024
+
+
+def check_amount(edits: Sequence[Edit]) -> None:
+    """Refuses more edits than can be made while a person drags.
+
+    Raises:
+        ValueError: if there are too many, or too many that replace.
+    """
+    if len(edits) > MAX_EDITS:
+        raise ValueError(f"At most {MAX_EDITS} edits can be made at once; got {len(edits)}.")
+    replacing = sum(edit.operation == "replace" for edit in edits)
+    if replacing > MAX_REPLACEMENTS:
+        raise ValueError(
+            f"At most {MAX_REPLACEMENTS} edits may replace by another sample, since each runs the network once "
+            f"more; got {replacing}."
+        )
 
 
 @dataclass
@@ -118,8 +135,9 @@ class LiveSession:
             ValueError: one sentence on the first thing that is wrong.
         """
         if not isinstance(specs, list) or len(specs) > MAX_EDITS:
-            raise ValueError(f"Edits are a list of at most {MAX_EDITS} dictionaries.")
+            raise ValueError(f"Edits are a list of at most {MAX_EDITS} dictionaries.")  # before any is read
         edits = tuple(Edit.from_dict(spec) for spec in specs)
+        check_amount(edits)
         for edit in edits:
             self.check_stage(edit.stage)
             shape = self.shapes().get(edit.stage, ())
@@ -195,14 +213,14 @@ class LiveSession:
             z = torch.from_numpy(view.z)[None]
         elif source.image is not None:
             image = source.image.to(self._device())
-            z = self.model.encode(image, edits=edits).mean
+            z = self.model.encode(image, edits=edits).code()
         elif source.z is not None:
             z = source.z
         else:
             raise ValueError("This session has no input yet; send a code.")
         z = z.to(self._device())
         if request.flags & WANT_ORIGINAL:
-            plain = z if image is None else self.model.encode(image).mean
+            plain = z if image is None else self.model.encode(image).code()
             parts.append(
                 {"kind": "original", **pack_image(self.model.decode(plain)[0].float().cpu().numpy())}
             )

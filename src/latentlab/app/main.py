@@ -6,7 +6,7 @@ import logging
 
 import streamlit as st
 
-from latentlab.app import controls, engine, state, theme
+from latentlab.app import controls, engine, links, state, theme
 
 logger = logging.getLogger("latentlab.app")
 
@@ -18,11 +18,12 @@ page = st.navigation(
         st.Page("views/traverse.py", title="Traverse", url_path="traverse"),
         st.Page("views/layers.py", title="Layers", url_path="layers"),
         st.Page("views/map.py", title="Map", url_path="map"),
+        st.Page("views/scores.py", title="Scores", url_path="scores"),
     ]
 )
 if engine.serving():
     state.warm_up()
-controls.follow_link()
+links.follow_link()
 with st.sidebar:
     # The gallery has no picker: its cards choose the run.
     controls.sidebar(picker=page != gallery)

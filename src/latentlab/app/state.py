@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from latentlab.analysis.encoding import Encoding
     from latentlab.analysis.projection import Projection
     from latentlab.data.factors import FactorDataset
+    from latentlab.metrics.report import Report
     from latentlab.models.edits import Edit
     from latentlab.runs import Run, RunSummary, Workspace
     from latentlab.viz import Picture
@@ -53,12 +54,16 @@ def workspace() -> Workspace:
 def runs() -> dict[str, RunSummary]:
     """All runs there are now, by address: shipped ones first, then the workspace's, damaged ones included.
 
-    An address is "zoo:NAME", or the run's path within the workspace; only listed runs can be opened.
+    An address is "zoo:NAME", or the run's path within the workspace, "./zoo:NAME" where that begins like a
+    shipped one's; only listed runs can be opened.
     """
     from latentlab.runs import zoo_runs
 
     home = workspace()
-    own = {summary.path.relative_to(home.path).as_posix(): summary for summary in home.runs()}
+    own = {}
+    for summary in home.runs():
+        address = summary.path.relative_to(home.path).as_posix()
+        own[f"./{address}" if address.startswith("zoo:") else address] = summary
     return {summary.name: summary for summary in zoo_runs()} | own
 
 
@@ -376,6 +381,54 @@ def projection_job(run: Run, method: str, n: int, seed: int = 0) -> Job:
         return codes, layout
 
     return job(run, "projection", (method, n, seed, data_key(run)), work)
+
+
+def report_of(run: Run, protocol: str) -> Report | None:
+    """The kept report of a run under a protocol, or None."""
+    from latentlab.evaluation import load_report
+
+    return load_report(run, protocol, workspace())
+
+
+def reports_like(run: Run, report: Report) -> list[Report]:
+    """Kept reports of other runs on the same factors under the same protocol."""
+    found = []
+    for address, summary in runs().items():
+        if summary.error or address == run.name or summary.path == run.path:
+            continue
+        try:
+            other = report_of(open_run(address), report.protocol)
+        except USER_ERRORS:
+            continue
+        if other and (other.factor_names, other.factor_sizes) == (report.factor_names, report.factor_sizes):
+            found.append(other)
+    return found
+
+
+def scores_job(run: Run, protocol: str, most: int) -> Job:
+    """The job that scores a run under a protocol on at most ``most`` states, and keeps the report."""
+
+    def work(report: Callable[[float, str], None]) -> Report:
+        from latentlab.evaluation import evaluate, save_report
+
+        size = len(dataset(run))
+        found = evaluate(
+            run, protocol, states=most if size > most else None, workspace=workspace(), progress=report
+        )
+        try:
+            save_report(run, found, workspace())
+        except OSError:
+            pass  # a read-only folder costs only the wait next time
+        return found
+
+    return job(run, "scores", (protocol, data_key(run)), work)
+
+
+def labels(run: Run) -> dict[str, tuple[str, float]]:
+    """{latent: (the factor it knows most of, nats)} from the run's kept report; {} where it was never scored."""
+    from latentlab.evaluation import labels_of
+
+    return labels_of(run, workspace())
 
 
 WAITING = {

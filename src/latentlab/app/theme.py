@@ -42,7 +42,7 @@ CONFIG: dict[str, object] = {
     "browser.gatherUsageStats": False,
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",
-    "global.disableWidgetStateDuplicationWarning": True,  # links set what has a default (controls.follow_link)
+    "global.disableWidgetStateDuplicationWarning": True,  # links set what has a default (links.follow_link)
     "runner.magicEnabled": False,
     "server.fileWatcherType": "none",
     **{f"theme.{name}": value for name, value in _SHARED.items()},

@@ -1,8 +1,8 @@
 """Any nn.Module as a network of named stages: the only place that uses hooks.
 
 Submodules become stages under their dotted names, in the order in which a forward pass reaches them. The hooks
-are set for one call, under one lock, and taken off again whatever happens; modes, buffers and gradients' flags
-are left as they were found.
+are set for one call, under one lock, and taken off again whatever happens; modes, buffers, gradients' flags and
+the global generators are left as they were found. A module that draws in its forward draws the same every time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.distributions import Normal as NormalDistribution
 from latentlab.latents import Block, LatentSpace, Posterior
 from latentlab.models.contract import identity_text
 from latentlab.models.edits import Edit
-from latentlab.models.staged import Addressed, StageInfo
+from latentlab.models.staged import Addressed, StageInfo, writes_input
 
 # Two adapted networks may share submodules, so one lock serves them all.
 _LOCK = threading.RLock()
@@ -106,10 +106,7 @@ class AdaptedNetwork(Addressed):
         return described
 
     def _run(self, h, edits: Iterable[Edit], wanted: set[str], stop: str | None):
-        mine: dict[str, list[Edit]] = {}
-        for edit in edits:
-            if edit.network == self.name:
-                mine.setdefault(self.stage_name(edit.stage), []).append(edit)
+        mine = self.edits_by_stage(edits)
         sources = {
             (stage, e.source or ()) for stage, es in mine.items() for e in es if e.operation == "replace"
         }
@@ -136,7 +133,7 @@ class AdaptedNetwork(Addressed):
 
         with self._hooked(visit):
             try:
-                output = self.module(h)
+                output = self.module(h.clone() if writes_input(self.module) else h)
             except _Reached:
                 output = None
         return output, states
@@ -168,12 +165,24 @@ class AdaptedNetwork(Addressed):
                 for path, submodule in self.module.named_modules():
                     if path:
                         handles.append(submodule.register_forward_hook(hook_for(path)))
-                yield
+                with _fixed_chance(self.module):
+                    yield
             finally:
                 for handle in handles:
                     handle.remove()
                 for module, mode in modes.items():
                     module.training = mode
+
+
+@contextmanager
+def _fixed_chance(module: nn.Module) -> Iterator[None]:
+    """Seeds the global generators that a foreign forward may draw from, and puts them back."""
+    devices = {t.device.index or 0 for t in module.parameters() if t.device.type == "cuda"}
+    with torch.random.fork_rng(devices=sorted(devices)):
+        torch.default_generator.manual_seed(0)
+        for index in devices:
+            torch.cuda.default_generators[index].manual_seed(0)
+        yield
 
 
 def adapt(module: nn.Module, example: Tensor, name: str = "network") -> AdaptedNetwork:

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch.overrides import TorchFunctionMode
 
-from latentlab.config import LARGEST_IMAGE, SMALLEST_IMAGE, ModelConfig, VAEConfig
+from latentlab.config import LARGEST_IMAGE, SMALLEST_IMAGE, BlockConfig, GANConfig, ModelConfig, VAEConfig
 from latentlab.latents import PRIORS, Block, LatentSpace
+from latentlab.models.gan import GAN
+from latentlab.models.gan_networks import GAN_NETWORKS
 from latentlab.models.likelihoods import Bernoulli, Gaussian
 from latentlab.models.networks import NETWORKS
 from latentlab.models.vae import VAE
 
 
+def _space(blocks: list[BlockConfig]) -> LatentSpace:
+    return LatentSpace([Block(b.name, b.dim, PRIORS[b.prior]()) for b in blocks])
+
+
 def _vae(config: VAEConfig, image_shape: tuple[int, int, int]) -> VAE:
-    space = LatentSpace([Block(b.name, b.dim, PRIORS[b.prior]()) for b in config.latent_blocks])
+    space = _space(config.latent_blocks)
     encoder, generator = NETWORKS[config.network](
         image_shape, space.dim, space.posterior_size, width=config.width, hidden=config.hidden
     )
@@ -24,11 +31,49 @@ def _vae(config: VAEConfig, image_shape: tuple[int, int, int]) -> VAE:
     return VAE(image_shape, space, encoder, generator, likelihood)
 
 
-_BUILDERS: dict[type[ModelConfig], Callable[..., VAE]] = {VAEConfig: _vae}
+def _gan(config: GANConfig, image_shape: tuple[int, int, int]) -> GAN:
+    space = _space(config.latent_blocks)
+    generator, discriminator = GAN_NETWORKS[config.network](
+        image_shape, space.dim, width=config.width, spectral_norm=config.spectral_norm
+    )
+    return GAN(image_shape, space, generator, discriminator)
 
 
-def build_model(config: ModelConfig, image_shape: tuple[int, int, int], seed: int = 0) -> VAE:
-    """Builds a model with fresh weights; equal seeds give equal weights, the global generator stays as it was.
+_BUILDERS: dict[type[ModelConfig], Callable[..., VAE | GAN]] = {VAEConfig: _vae, GANConfig: _gan}
+
+
+# The functions that torch's layers draw their first weights with; all take a generator.
+_DRAWS = frozenset(
+    f"{how}_" for how in ("uniform", "normal", "trunc_normal", "kaiming_uniform", "kaiming_normal",
+                          "xavier_uniform", "xavier_normal", "orthogonal")
+)  # fmt: skip
+
+
+class SeededWeights(TorchFunctionMode):
+    """While it is entered, this thread's layers draw their first weights from a generator of their own.
+
+    Args:
+        seed: of that generator; the process's own is never read or moved.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if getattr(func, "__name__", "") in _DRAWS:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.device.type == "meta":  # nothing to fill
+                return tensor
+            kwargs["generator"] = self.generator
+        return func(*args, **kwargs)
+
+
+def build_model(config: ModelConfig, image_shape: tuple[int, int, int], seed: int = 0) -> VAE | GAN:
+    """Builds a model with fresh weights; equal seeds give equal weights, no global generator is read or moved.
+
+    Under ``torch.device("meta")`` the model has shapes and no memory.
 
     Args:
         config: which family, and its parameters.
@@ -47,6 +92,5 @@ def build_model(config: ModelConfig, image_shape: tuple[int, int, int], seed: in
         )
     if type(config) not in _BUILDERS:
         raise TypeError(f"No model for {type(config).__name__}; known: {[c.__name__ for c in _BUILDERS]}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with SeededWeights(seed):
         return _BUILDERS[type(config)](config, tuple(image_shape))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -84,10 +83,6 @@ class GenerativeModel(Protocol):
         """Carries codes from one space to another."""
         ...
 
-    def likelihood(self, z: Tensor, edits: Iterable[Edit] = ()) -> Distribution:
-        """p(x | z) for codes (batch, dim): a distribution over images."""
-        ...
-
     def decode(self, z: Tensor, edits: Iterable[Edit] = ()) -> Tensor:
         """Images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""
         ...
@@ -101,9 +96,12 @@ class GenerativeModel(Protocol):
         ...
 
 
-@runtime_checkable
 class InferenceModel(GenerativeModel, Protocol):
-    """A generative model that also says which codes an image may come from."""
+    """A generative model that also says which codes an image may come from.
+
+    ``is_inference_model`` tells whether a model is one: a model may have the methods and no encoder behind them,
+    which ``isinstance`` could not see.
+    """
 
     @property
     def encoder(self) -> Network:
@@ -115,9 +113,39 @@ class InferenceModel(GenerativeModel, Protocol):
         ...
 
 
-def is_inference_model(model: object) -> bool:
-    """Whether the model can encode images."""
+def is_inference_model(model: object) -> TypeGuard[InferenceModel]:
+    """Whether the model can encode images: it has the methods, and an encoder behind them."""
     return callable(getattr(model, "encode", None)) and getattr(model, "encoder", None) is not None
+
+
+@dataclass(frozen=True)
+class TermsRequest:
+    """What an objective asks of one batch of a step; a model's ``elbo_terms`` fulfils it.
+
+    Args:
+        kind: how the batch is drawn; "independent" of the step's other batches is what training can draw.
+        decode: whether the images are decoded. Without it there is no reconstruction and nothing is paid for one.
+        samples: draws of z an image, at least 1.
+        labels: the share of the data set's images, 0 to 1, whose ground-truth factors may be read.
+
+    Raises:
+        ValueError: on samples or labels out of range.
+    """
+
+    kind: str = "independent"
+    decode: bool = True
+    samples: int = 1
+    labels: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise ValueError(f"A batch needs at least 1 draw of z an image; got samples={self.samples!r}.")
+        if not 0.0 <= self.labels <= 1.0:
+            raise ValueError(f"labels is a share of the images, 0 to 1; got {self.labels!r}.")
+
+
+ONE_DRAW = TermsRequest()
+"""One decoded draw an image and no labels: what the evidence lower bound itself needs."""
 
 
 @dataclass
@@ -127,20 +155,64 @@ class ElboTerms:
     Attributes:
         x: images (batch, channels, height, width) in [0, 1].
         posterior: q(z | x).
-        z: one draw of it (batch, dim).
-        log_likelihood: log p(x | z), nats per image (batch,), summed over pixels and channels.
+        z: draws of it: (batch, dim), or (samples, batch, dim) where several were asked for.
+        log_likelihood: log p(x | z), nats per image, summed over pixels and channels: (batch,), or
+            (samples, batch); None where the batch was not to be decoded.
         kl: KL(q(z | x) || p(z)), nats (batch, dim), one column a coordinate.
-        labels: integer factors (batch, factors) where the batch has them.
+        labels: integer factors (batch, factors), a row of -1 for an image without labels; None where none
+            were asked for.
+        extra: further terms of the model by name, nats per image (batch,), such as a codebook's commitment.
+            They belong to the bound: every objective adds those of the first batch that it does not take over.
         others: the terms of further batches, for objectives that ask for more than one.
     """
 
     x: Tensor
     posterior: Posterior
     z: Tensor
-    log_likelihood: Tensor
+    log_likelihood: Tensor | None
     kl: Tensor
     labels: Tensor | None = None
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
     others: tuple[ElboTerms, ...] = ()
+
+    @property
+    def reconstruction(self) -> Tensor:
+        """-log p(x | z), nats per image, of the shape of ``log_likelihood``.
+
+        Raises:
+            ValueError: if the batch was not decoded.
+        """
+        if self.log_likelihood is None:
+            raise ValueError("This batch was not decoded; ask for it with TermsRequest(decode=True).")
+        return -self.log_likelihood
+
+
+class VariationalModel(InferenceModel, Protocol):
+    """An inference model with a likelihood, which can be trained on the evidence lower bound."""
+
+    def likelihood(self, z: Tensor, edits: Iterable[Edit] = ()) -> Distribution:
+        """p(x | z) for codes (batch, dim): a distribution over images."""
+        ...
+
+    def elbo_terms(
+        self,
+        x: Tensor,
+        generator: torch.Generator,
+        request: TermsRequest = ONE_DRAW,
+        *,
+        labels: Tensor | None = None,
+        posterior: Posterior | None = None,
+    ) -> ElboTerms:
+        """The parts of the bound for images (batch, channels, height, width) in [0, 1], as asked for.
+
+        Args:
+            x: the images.
+            generator: the only source of chance, on x's device.
+            request: what to compute.
+            labels: factors of the images, handed on in the terms; a conditional model also reads them.
+            posterior: q(z | x) to draw from instead of ``encode(x)``.
+        """
+        ...
 
 
 def identity_text(model: GenerativeModel, **more: str) -> str:
@@ -153,26 +225,18 @@ def identity_text(model: GenerativeModel, **more: str) -> str:
     return json.dumps([type(model).__name__, list(model.image_shape), spaces, networks, more], sort_keys=True)
 
 
-_digests: WeakKeyDictionary = WeakKeyDictionary()
-
-
 def weights_digest(module: nn.Module | GenerativeModel) -> str:
     """SHA-256 (hex) over a model's ``identity``, and names, shapes and bytes of all weights and buffers.
 
     Two models with equal weights but other blocks, activations or likelihood have other digests, so it can
-    key every cache. Cached per module until a tensor is written to.
+    key every cache. Every call reads every byte, about half a millisecond a megabyte: optimisers and ``.data``
+    write to weights unseen, so nothing cheaper than their content tells that they are still the same.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"Only a torch module has weights to digest; got {type(module).__name__}.")
-    tensors = list(module.state_dict(keep_vars=True).items())
-    state = tuple((name, t.data_ptr(), t._version) for name, t in tensors if not t.is_inference())
-    cached = _digests.get(module)
-    if cached and cached[0] == state and len(state) == len(tensors):
-        return cached[1]
     digest = hashlib.sha256(str(getattr(module, "identity", type(module).__name__)).encode())
-    for name, tensor in tensors:
+    for name, tensor in module.state_dict().items():
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name}|{values.dtype}|{tuple(values.shape)}|".encode())
-        digest.update(values.view(-1).view(torch.uint8).numpy().tobytes())
-    _digests[module] = (state, digest.hexdigest())
+        digest.update(values.view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ class Edit:
 
     Args:
         stage: address of the stage, such as "generator.block2".
-        units: channels (or features of a flat stage) to edit; None for all.
+        units: channels (or features of a flat stage) to edit, one whole number or several; None for all.
         operation: "ablate" (target 0), "set" (``value``), "scale" (``value`` x h), "shift" (h + ``value``), or
             "replace" (the activation that the sample ``source`` has there).
         value: the number that "set", "scale" and "shift" use.
@@ -59,12 +61,11 @@ class Edit:
         if not 0.0 <= self.amount <= 1.0:
             raise ValueError(f"An edit's amount lies in [0, 1]; got {self.amount}.")
         if self.units is not None:
-            units = (self.units,) if isinstance(self.units, int) else self.units
-            object.__setattr__(self, "units", tuple(sorted({int(u) for u in units})))
+            object.__setattr__(self, "units", _whole_numbers(self.units))
             if any(u < 0 for u in self.units):
                 raise ValueError(f"An edit's units are counted from 0; got {self.units}.")
         if self.region is not None:
-            rows = tuple(tuple(float(w) for w in row) for row in self.region)
+            rows = tuple(_numbers("region", row) for row in _sequence("region", self.region))
             widths = {len(row) for row in rows}
             if not rows or widths in ({0}, set()) or len(widths) > 1:
                 raise ValueError("An edit's region must be rows of equal, non-zero length.")
@@ -72,7 +73,7 @@ class Edit:
                 raise ValueError("An edit's region must hold weights in [0, 1].")
             object.__setattr__(self, "region", rows)
         if self.source is not None:
-            object.__setattr__(self, "source", tuple(float(v) for v in self.source))
+            object.__setattr__(self, "source", _numbers("source", self.source))
         if (self.operation == "replace") != (self.source is not None):
             raise ValueError("A source is needed for operation 'replace', and for no other.")
 
@@ -89,7 +90,7 @@ class Edit:
             other: for "replace": the source's state at this stage, batch of 1.
 
         Raises:
-            ValueError: on units that the stage does not have, or a region on a flat stage.
+            ValueError: on units that the stage does not have or that can't be told, or a region on a flat stage.
         """
         if not isinstance(h, Tensor):
             raise ValueError(
@@ -99,6 +100,11 @@ class Edit:
         if self.units is not None and self.units and self.units[-1] >= units:
             raise ValueError(
                 f"Stage {self.stage!r} has units 0 to {units - 1}; the edit names unit {self.units[-1]}."
+            )
+        if self.units is not None and h.ndim == 3:
+            raise ValueError(
+                f"Stage {self.stage!r} gives {tuple(h.shape[1:])} numbers a sample, such as tokens by features, "
+                "so its units can't be told; edit all of it (units=None) or a stage that is flat or a map."
             )
         if self.region is not None and h.ndim != 4:
             raise ValueError(
@@ -150,6 +156,25 @@ class Edit:
             return cls(**spec)
         except TypeError as error:
             raise ValueError(f"An edit could not be read from {spec!r}: {error}.") from None
+
+
+def _sequence(name: str, values: Any) -> Iterable:
+    """Refuses a text, which would pass as its characters."""
+    if isinstance(values, (str, bytes)):
+        raise ValueError(f"An edit's {name} must be numbers; got the text {values!r}.")
+    return values
+
+
+def _whole_numbers(units: Any) -> tuple[int, ...]:
+    try:
+        several = _sequence("units", (units,) if isinstance(units, int) else units)
+        return tuple(sorted({operator.index(u) for u in several}))
+    except TypeError:
+        raise ValueError(f"An edit's units are whole numbers, such as 12 or (1, 2); got {units!r}.") from None
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    return tuple(float(v) for v in _sequence(name, values))
 
 
 def edits_to_json(edits: Iterable[Edit]) -> str:

@@ -17,7 +17,7 @@ ImageShape = tuple[int, int, int]
 Pair = tuple[StagedNetwork, StagedNetwork]
 
 
-def _halvings(size: int) -> list[int]:
+def halvings(size: int) -> list[int]:
     """Edge lengths from the image down to the smallest map, of 4 or fewer pixels: 64, 32, 16, 8, 4."""
     sizes = [size]
     while sizes[-1] > 4:
@@ -42,7 +42,7 @@ def burgess(image_shape: ImageShape, dim: int, outputs: int, width: int = 32, hi
         Understanding disentangling in beta-VAE (Burgess et al., 2018), https://arxiv.org/abs/1804.03599
     """
     channels, size, _ = image_shape
-    sizes = _halvings(size)
+    sizes = halvings(size)
     encoder: dict[str, nn.Module] = {}
     for i in range(1, len(sizes)):
         convolution = nn.Conv2d(channels if i == 1 else width, width, 4, stride=2, padding=1)
@@ -69,7 +69,7 @@ def locatello(image_shape: ImageShape, dim: int, outputs: int, width: int = 32, 
         (Locatello et al., 2019), https://arxiv.org/abs/1811.12359
     """
     channels, size, _ = image_shape
-    sizes = _halvings(size)
+    sizes = halvings(size)
     depth = len(sizes) - 1
     widths = [channels] + [width if i <= depth // 2 else 2 * width for i in range(1, depth + 1)]
     encoder: dict[str, nn.Module] = {}
@@ -114,7 +114,7 @@ def residual(image_shape: ImageShape, dim: int, outputs: int, width: int = 32, h
     The generator upsamples by nearest neighbour and convolves, which leaves no checkerboard.
     """
     channels, size, _ = image_shape
-    sizes = _halvings(size)
+    sizes = halvings(size)
     widths = [min(width * 2**i, 4 * width) for i in range(len(sizes))]
     encoder: dict[str, nn.Module] = {
         "stem": nn.Sequential(nn.Conv2d(channels, widths[0], 3, padding=1), nn.ReLU(inplace=True))

@@ -53,15 +53,35 @@ class Addressed(nn.Module):
         """A stage's own name, from it or from its address.
 
         Raises:
-            ValueError: if there is no such stage; the message lists the valid ones.
+            ValueError: if there is no such stage, the message lists the valid ones; or if one stage's name is
+                another's address.
         """
-        prefix = self.name + "."
-        stage = address[len(prefix) :] if address.startswith(prefix) else address
-        if stage not in self.names:
+        inside = address.removeprefix(self.name + ".")
+        found = [stage for stage in dict.fromkeys((address, inside)) if stage in self.names]
+        if not found:
             raise ValueError(
                 f"No stage {address!r} in network {self.name!r}; it has {', '.join(self.addresses)}."
             )
-        return stage
+        if len(found) > 1:
+            raise ValueError(
+                f"{address!r} is the name of one stage of network {self.name!r} and the address of another; "
+                f"say '{self.name}.{address}' for the first, {inside!r} for the second."
+            )
+        return found[0]
+
+    def edits_by_stage(self, edits: Iterable[Edit]) -> dict[str, list[Edit]]:
+        """This network's edits by the name of their stage; an edit always gives an address.
+
+        Raises:
+            ValueError: if there is no such stage.
+        """
+        mine: dict[str, list[Edit]] = {}
+        for edit in edits:
+            if edit.network == self.name:
+                inside = edit.stage.removeprefix(self.name + ".")
+                stage = inside if inside in self.names else self.stage_name(edit.stage)
+                mine.setdefault(stage, []).append(edit)
+        return mine
 
     def forward(self, h):
         """Runs all stages on the input ``h``; equal to ``run(h)``."""
@@ -76,7 +96,8 @@ class StagedNetwork(Addressed):
     """Named stages in topological order: a chain, or a small directed acyclic graph.
 
     Args:
-        stages: {name: module} in running order. A module receives the states of its inputs as arguments.
+        stages: {name: module} in running order. A module receives the states of its inputs as arguments; where
+            it begins with an in-place layer, copies of them.
         name: name of the network within its model ("generator", "encoder", "discriminator").
         inputs: {stage: names of the stages it reads}, "input" for the network's input; a stage that is not
             named reads the one before it.
@@ -110,6 +131,8 @@ class StagedNetwork(Addressed):
             self.inputs[stage] = reads
             seen.add(stage)
             previous = stage
+        # These would write into the state before them, which may be wanted, read again or somebody else's.
+        self._in_place = frozenset(name for name in self.names if writes_input(self.stages[name]))
 
     def run(self, h, edits: Iterable[Edit] = (), start: str | None = None, stop: str | None = None):
         """Runs the network, or a part of it, with edits.
@@ -124,7 +147,8 @@ class StagedNetwork(Addressed):
             The state of the last stage that ran.
 
         Raises:
-            ValueError: on unknown stages or units, or a ``start`` that a skip connection goes around.
+            ValueError: on unknown stages or units, a ``start`` that a skip connection goes around, or edits
+                that a run from ``start`` would not meet.
         """
         last = self.names[-1] if stop is None else self.stage_name(stop)
         return self._states(h, edits, {last}, None if start is None else self.stage_name(start))[last]
@@ -147,13 +171,16 @@ class StagedNetwork(Addressed):
         return {name: states[name] for name in self.names if name in wanted}
 
     def _states(self, h, edits: Iterable[Edit], wanted: set[str], start: str | None = None) -> dict:
-        mine: dict[str, list[Edit]] = {}
-        for edit in edits:
-            if edit.network == self.name:
-                mine.setdefault(self.stage_name(edit.stage), []).append(edit)
+        mine = self.edits_by_stage(edits)
         if start is not None and any(e.operation == "replace" for es in mine.values() for e in es):
             raise ValueError("An edit that replaces by another sample needs the whole network; drop start=.")
         states = {INPUT: h} if start is None else {start: h}
+        for stage, its_edits in mine.items():
+            if start is not None and self.names.index(stage) <= self.names.index(start):
+                raise ValueError(
+                    f"The edit of {its_edits[0].stage!r} has no effect on a run that starts behind {start!r}; "
+                    "drop the edit, or start=."
+                )
         end = max(self.names.index(name) for name in wanted)
         begin = 0 if start is None else self.names.index(start) + 1
         if begin > end + 1:
@@ -162,7 +189,8 @@ class StagedNetwork(Addressed):
             missing = [r for r in self.inputs[name] if r not in states]
             if missing:
                 raise ValueError(f"Can't resume behind {start!r}: stage {name!r} also reads {missing[0]!r}.")
-            state = self.stages[name](*(states[r] for r in self.inputs[name]))
+            given = (_copy(states[r]) if name in self._in_place else states[r] for r in self.inputs[name])
+            state = self.stages[name](*given)
             for edit in mine.get(name, ()):
                 other = self._source_state(edit, h, name) if edit.operation == "replace" else None
                 state = edit.apply(state, other)
@@ -203,6 +231,28 @@ class StagedNetwork(Addressed):
             )
             for name in self.names
         ]
+
+
+def _copy(state):
+    if isinstance(state, tuple):
+        parts = [_copy(part) for part in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+    return state.clone() if isinstance(state, Tensor) else state
+
+
+def writes_input(module: nn.Module) -> bool:
+    """Whether a module may write into what it is given: an in-place layer comes before any that has weights."""
+    children = list(module.children())
+    if not children:
+        return bool(getattr(module, "inplace", False))
+    if not isinstance(module, nn.Sequential):  # its order is its own
+        return any(getattr(leaf, "inplace", False) for leaf in module.modules())
+    for child in children:
+        if writes_input(child):
+            return True
+        if any(True for _ in child.parameters()):  # what has weights gives a new tensor; a view does not
+            return False
+    return False
 
 
 def _kind(module: nn.Module) -> str:

@@ -12,15 +12,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentlab.latents import LatentSpace, Posterior
-from latentlab.models.contract import ElboTerms, identity_text
+from latentlab.models.contract import ONE_DRAW, ElboTerms, TermsRequest, identity_text
 from latentlab.models.edits import Edit
 from latentlab.models.likelihoods import Bernoulli, Gaussian
+from latentlab.models.precision import full
 from latentlab.models.staged import StagedNetwork
-
-
-def _full(outputs: Tensor) -> Tensor:
-    """Half-precision outputs in 32 bits: distributions and losses are never computed in fewer."""
-    return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs
 
 
 class VAE(nn.Module):
@@ -88,17 +84,17 @@ class VAE(nn.Module):
             raise ValueError(
                 f"Expected images (batch, {', '.join(map(str, self.image_shape))}); got {tuple(x.shape)}."
             )
-        return self.latent_space.posterior(_full(self.encoder.run(x, edits)))
+        return self.latent_space.posterior(full(self.encoder.run(x, edits)))
 
     def likelihood(self, z: Tensor, edits: Iterable[Edit] = ()) -> Distribution:
         """p(x | z) of codes (batch, dim)."""
         self.latent_space.check(z)
-        return self.observation(_full(self.generator.run(z, edits)))
+        return self.observation(full(self.generator.run(z, edits)))
 
     def decode(self, z: Tensor, edits: Iterable[Edit] = ()) -> Tensor:
         """Mean images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""
         self.latent_space.check(z)
-        return self.observation.image(_full(self.generator.run(z, edits)))
+        return self.observation.image(full(self.generator.run(z, edits)))
 
     def sample_codes(self, n: int, seed: int) -> Tensor:
         """Codes (n, dim) from the prior, on the model's device; equal seeds give equal codes."""
@@ -108,13 +104,32 @@ class VAE(nn.Module):
         """Mean images of ``n`` codes from the prior; equal seeds give equal images."""
         return self.decode(self.sample_codes(n, seed))
 
-    def elbo_terms(self, x: Tensor, generator: torch.Generator) -> ElboTerms:
+    def elbo_terms(
+        self,
+        x: Tensor,
+        generator: torch.Generator,
+        request: TermsRequest = ONE_DRAW,
+        *,
+        labels: Tensor | None = None,
+        posterior: Posterior | None = None,
+    ) -> ElboTerms:
         """Encodes, draws, decodes: the parts of the ELBO of a batch.
 
         Args:
             x: images (batch, channels, height, width) in [0, 1].
             generator: source of the reparametrisation noise, on x's device.
+            request: whether to decode, and how many draws an image.
+            labels: factors of the images (batch, factors), handed on in the terms.
+            posterior: q(z | x) to draw from instead of ``encode(x)``.
         """
-        posterior = self.encode(x)
-        z = posterior.rsample(generator)
-        return ElboTerms(x, posterior, z, self.likelihood(z).log_prob(x), posterior.kl())
+        posterior = self.encode(x) if posterior is None else posterior
+        z, log_likelihood = posterior.rsample(generator), None
+        if request.samples == 1:
+            if request.decode:
+                log_likelihood = self.likelihood(z).log_prob(x)
+        else:
+            z = torch.stack([z, *(posterior.rsample(generator) for _ in range(request.samples - 1))])
+            if request.decode:
+                repeated = x.repeat(request.samples, 1, 1, 1)
+                log_likelihood = self.likelihood(z.flatten(0, 1)).log_prob(repeated).view(z.shape[:2])
+        return ElboTerms(x, posterior, z, log_likelihood, posterior.kl(), labels)

@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -13,12 +14,21 @@ import torch
 
 from latentlab.config import Experiment
 from latentlab.data import open_dataset
+from latentlab.data.factors import FactorDataset
 from latentlab.models.build import build_model
-from latentlab.objectives.variational import build_objective
+from latentlab.models.gan import GAN
+from latentlab.models.precision import in_bf16
+from latentlab.models.vae import VAE
+from latentlab.objectives.adversarial import build_adversarial
+from latentlab.objectives.build import build_objective
+from latentlab.objectives.variational import DataDescription
 from latentlab.runs import RESUME, Run, resolve_device
+from latentlab.training.gan import GANTraining
 from latentlab.training.memory import keep_memory
 from latentlab.training.recorder import Preview, Recorder
-from latentlab.training.vae import VAETraining, use_bf16
+from latentlab.training.vae import VAETraining
+
+Training = VAETraining | GANTraining
 
 
 def fit(
@@ -28,6 +38,7 @@ def fit(
     device: str = "auto",
     preview: Preview | None = None,
     progress: bool = True,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Run:
     """Trains a model from scratch and returns its run.
 
@@ -36,7 +47,8 @@ def fit(
         out: directory of the run; it must not hold one yet.
         device: "auto", "cpu", "cuda".
         preview: called as ``preview(model, path)`` every ``preview_every`` steps to draw a PNG.
-        progress: show a bar with images per second, reconstruction, KL, active dimensions and time left.
+        progress: show a bar with images per second, the figures that the model's training reports, and time left.
+        callbacks: further Lightning callbacks; they run after the run's own.
 
     Returns:
         The run, with its weights on disk. A Ctrl-C or a stop command ends early, saved at that step.
@@ -47,12 +59,11 @@ def fit(
         FloatingPointError: if the loss stops being finite; the last good checkpoint is kept.
     """
     resolve_device(device)
-    use_bf16(experiment.precision, resolve_device(device))
+    in_bf16(experiment.precision, resolve_device(device))
     dataset = open_dataset(experiment.data.name, **experiment.data.options)
-    model = build_model(experiment.model, dataset.image_shape, experiment.seed)
-    training = VAETraining(model, build_objective(experiment.objective, len(dataset)), dataset, experiment)
+    training = _training(experiment, dataset)
     run = Run.create(out, experiment, dataset.image_shape)
-    return _train(run, training, device, preview, progress)
+    return _train(run, training, device, preview, progress, callbacks)
 
 
 def resume(
@@ -62,6 +73,7 @@ def resume(
     device: str = "auto",
     preview: Preview | None = None,
     progress: bool = True,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Run:
     """Continues a run from its last checkpoint, to the same bits as if it had never stopped (on the CPU).
 
@@ -71,6 +83,7 @@ def resume(
         device: "auto", "cpu", "cuda".
         preview: as in ``fit``.
         progress: as in ``fit``.
+        callbacks: as in ``fit``.
 
     Raises:
         OSError: if there is no run, or no checkpoint in it.
@@ -84,18 +97,43 @@ def resume(
         )
     state = _read_state(run.path / RESUME)
     dataset = open_dataset(experiment.data.name, **experiment.data.options)
-    model = build_model(experiment.model, run.image_shape, experiment.seed)
-    training = VAETraining(model, build_objective(experiment.objective, len(dataset)), dataset, experiment)
+    training = _training(experiment, dataset)
     try:
-        model.load_state_dict(state["model"])
-        training.objective.load_state_dict(state["objective"])
+        for name, part in training.named_children():
+            part.load_state_dict(state[name])
         training.step, training.sums = state["step"], state["sums"]
         optimiser_states = state["optimisers"]
     except (RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{run.path / RESUME} does not fit this run: {str(error).splitlines()[0]}") from None
     if training.step >= experiment.max_steps:
         return run
-    return _train(run, training, device, preview, progress, optimiser_states)
+    return _train(run, training, device, preview, progress, callbacks, optimiser_states)
+
+
+def _variational(experiment: Experiment, dataset: FactorDataset) -> VAETraining:
+    model = build_model(experiment.model, dataset.image_shape, experiment.seed)
+    assert isinstance(model, VAE)
+    data = DataDescription.of(dataset)
+    objective = build_objective(experiment.objective, model, data, experiment.seed)
+    return VAETraining(model, objective, dataset, experiment)
+
+
+def _adversarial(experiment: Experiment, dataset: FactorDataset) -> GANTraining:
+    model = build_model(experiment.model, dataset.image_shape, experiment.seed)
+    assert isinstance(model, GAN)
+    return GANTraining(model, build_adversarial(experiment.objective), dataset, experiment)
+
+
+_TRAININGS: dict[str, Callable[[Experiment, FactorDataset], Training]] = {
+    "variational": _variational,
+    "adversarial": _adversarial,
+}
+"""The training of each kind of model: all that is particular to a kind lies behind it."""
+
+
+def _training(experiment: Experiment, dataset: FactorDataset) -> Training:
+    """Model, objective and data of an experiment, joined; the seed decides all initial weights."""
+    return _TRAININGS[experiment.model.kind](experiment, dataset)
 
 
 def _read_state(path: Path) -> dict:
@@ -157,10 +195,11 @@ class _Interrupt:
 
 def _train(
     run: Run,
-    training: VAETraining,
+    training: Training,
     device: str,
     preview: Preview | None,
     progress: bool,
+    callbacks: Sequence[pl.Callback],
     optimiser_states: list[dict] | None = None,
 ) -> Run:
     chosen = resolve_device(device)
@@ -179,7 +218,7 @@ def _train(
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[recorder, *([_Restore(optimiser_states)] if optimiser_states else [])],
+            callbacks=[recorder, *([_Restore(optimiser_states)] if optimiser_states else []), *callbacks],
         )
         with _Interrupt(recorder):
             trainer.fit(training, _Steps(training.step, experiment.max_steps))

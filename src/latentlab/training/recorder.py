@@ -11,13 +11,16 @@ import importlib.util
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from latentlab.config import Experiment
 from latentlab.files import atomic_write
 from latentlab.models.contract import GenerativeModel
 from latentlab.runs import (
@@ -32,9 +35,44 @@ from latentlab.runs import (
     read_table,
     save_weights,
 )
-from latentlab.training.vae import VAETraining
 
 Preview = Callable[[GenerativeModel, Path], None]
+
+
+class Training(Protocol):
+    """What a training module tells the recorder, whatever it trains.
+
+    All that the next step depends on lies in its submodules, its optimisers, ``step`` and ``sums``.
+
+    Attributes:
+        model: what previews show, and whose weights the run keeps.
+        experiment: the configuration.
+        step: number of steps made so far.
+        sums: what was reported since the last row, {names: (sum of the rows, number of rows)}.
+        optimizers: Lightning's method: one optimiser, or a list of them.
+    """
+
+    model: Any
+    experiment: Experiment
+    step: int
+    sums: dict[str, tuple[Tensor, int]]
+    optimizers: Any
+
+    def take_means(self) -> dict[str, float]:
+        """The next row to log; what is called "loss", or ends in "_loss", must stay finite."""
+        ...
+
+    def status(self, means: dict[str, float]) -> str:
+        """The row as the progress bar shows it."""
+        ...
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """Its submodules: model, objective and what else it trains."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and buffers of all submodules."""
+        ...
 
 
 def kept_steps(max_steps: int) -> list[int]:
@@ -54,7 +92,7 @@ class Recorder(pl.Callback):
     """
 
     def __init__(
-        self, run: Run, training: VAETraining, preview: Preview | None = None, show_progress: bool = True
+        self, run: Run, training: Training, preview: Preview | None = None, show_progress: bool = True
     ) -> None:
         self.run = run
         self.training = training
@@ -129,10 +167,12 @@ class Recorder(pl.Callback):
         now = time.perf_counter()
         seconds, steps = now - self._since, step - self._since_step
         self._since, self._since_step = now, step
-        if not math.isfinite(means["loss"]):
+        wrong = [n for n, v in means.items() if (n == "loss" or n.endswith("_loss")) and not math.isfinite(v)]
+        if wrong:
             kept = "nothing was saved yet" if self.saved_step is None else f"step {self.saved_step} is kept"
             raise FloatingPointError(
-                f"The loss became {means['loss']} between steps {step - steps} and {step}; {kept}. "
+                f"The {wrong[0].replace('_', ' ')} became {means[wrong[0]]} between steps {step - steps} and {step}; "
+                f"{kept}. "
                 "A smaller learning_rate or precision fp32 may help."
             )
         rate = steps * self.training.experiment.batch_size / max(seconds, 1e-9)
@@ -162,7 +202,8 @@ class Recorder(pl.Callback):
 
     def _save(self, step: int) -> None:
         training = self.training
-        if not all(bool(torch.isfinite(p).all()) for p in training.model.parameters()):
+        # Buffers too: a run with statistics that are not finite could not be opened.
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in training.state_dict().values()):
             kept = "nothing was saved yet" if self.saved_step is None else f"step {self.saved_step} is kept"
             raise FloatingPointError(f"The weights were no longer finite at step {step}; {kept}.")
         with _disk(self, "save", step):
@@ -213,15 +254,14 @@ class _disk:
             ) from None
 
 
-def resume_state(training: VAETraining) -> dict:
+def resume_state(training: Training) -> dict:
     """Everything that the next step depends on, as plain tensors and numbers."""
     optimisers = training.optimizers(use_pl_optimizer=False)
     optimisers = optimisers if isinstance(optimisers, list) else [optimisers]
     return {
         "format": 1,
         "step": training.step,
-        "model": training.model.state_dict(),
-        "objective": training.objective.state_dict(),
+        **{name: part.state_dict() for name, part in training.named_children()},
         "optimisers": [o.state_dict() for o in optimisers],
         "sums": dict(training.sums),
     }

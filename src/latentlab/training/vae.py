@@ -11,15 +11,27 @@ from contextlib import AbstractContextManager, nullcontext
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentlab.config import Experiment
 from latentlab.data.factors import FactorDataset
 from latentlab.latents import ACTIVE_NATS
-from latentlab.models.contract import ElboTerms
+from latentlab.models.contract import ElboTerms, TermsRequest
+from latentlab.models.precision import in_bf16
 from latentlab.models.vae import VAE
-from latentlab.objectives.variational import Objective
-from latentlab.runs import supports_bf16
+from latentlab.objectives.total_correlation import decompose
+from latentlab.objectives.variational import AdamSettings, Objective
+from latentlab.training.sums import means_of
+
+_KINDS = ("independent",)
+"""How a further batch can be drawn."""
+
+_MEASURED_EVERY = 10
+"""Steps between two estimates of mutual information, total correlation and dimension-wise KL that are only logged.
+
+They grow with the square of the batch: at every step they would cost 2 % of it at a batch of 256 and 11 % at 1024
+(CPU, one thread, 64-pixel images). Each row of metrics.csv has at least one: where rows come oftener, so do they.
+"""
 
 _SHOWN = {"reconstruction": "reconstruction", "kl": "KL"}
 
@@ -44,11 +56,26 @@ class VAETraining(pl.LightningModule):
         self, model: VAE, objective: Objective, dataset: FactorDataset, experiment: Experiment
     ) -> None:
         super().__init__()
+        name = type(objective).__name__
         if experiment.batch_size < objective.least_batch:
             raise ValueError(
-                f"{type(objective).__name__} needs at least {objective.least_batch} images a batch; "
+                f"{name} needs at least {objective.least_batch} images a batch; "
                 f"got batch_size={experiment.batch_size}."
             )
+        if not objective.requests:
+            raise ValueError(f"{name} asks for no batch; a step needs at least one.")
+        for request in objective.requests:
+            if request.kind not in _KINDS:
+                raise ValueError(
+                    f"{name} asks for a batch of kind {request.kind!r}; training can draw: {', '.join(_KINDS)}."
+                )
+            if request.labels and dataset.factor_space is None:
+                raise ValueError(
+                    f"{name} needs labels, and data set {dataset.name!r} has no ground-truth factors."
+                )
+        models = {id(p) for p in model.parameters()}
+        own, self._auxiliary = objective.followers()
+        self._own = [p for p in own if id(p) not in models]
         self.automatic_optimization = False
         self.model = model
         self.objective = objective
@@ -57,16 +84,20 @@ class VAETraining(pl.LightningModule):
         self.step = 0
         self.sums: dict[str, tuple[Tensor, int]] = {}
         self._bf16 = False
+        self._complete = False  # whether every own parameter was seen to take part
+        self._labelled: dict[float, Tensor] = {}
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam for the model, and a second one where the objective has parameters of its own."""
+        """Adam for the model and what follows its loss, and a second one for what follows `auxiliary`."""
         rate = self.experiment.learning_rate
         optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.Adam(self.model.parameters(), lr=rate, fused=True)
+            torch.optim.Adam([*self.model.parameters(), *self._own], lr=rate, fused=True)
         ]
-        own = list(self.objective.parameters())
-        if own:
-            optimisers.append(torch.optim.Adam(own, lr=rate, fused=True))
+        if self._auxiliary:
+            adam = self.objective.auxiliary_adam or AdamSettings(rate)
+            optimisers.append(
+                torch.optim.Adam(self._auxiliary, lr=adam.learning_rate, betas=adam.betas, fused=True)
+            )
         return optimisers
 
     def on_fit_start(self) -> None:
@@ -74,7 +105,8 @@ class VAETraining(pl.LightningModule):
         self.images.to(self.device)
         self.sums = {key: (total.to(self.device), count) for key, (total, count) in self.sums.items()}
         self.model.to(memory_format=torch.channels_last)
-        self._bf16 = use_bf16(self.experiment.precision, self.device)
+        self._bf16 = in_bf16(self.experiment.precision, self.device)
+        self.objective.arithmetic = self._autocast
 
     def _autocast(self) -> AbstractContextManager:
         # The networks alone gain by it: their outputs are cast back, so the losses stay in 32 bits.
@@ -82,19 +114,52 @@ class VAETraining(pl.LightningModule):
 
     def terms(self, step: int) -> ElboTerms:
         """The ELBO's parts of step ``step``'s batch (and of the further batches the objective asks for)."""
-        found = []
-        for k in range(self.objective.batches):
+        objective, images, labels, noise = self.objective, [], [], []
+        for k, request in enumerate(objective.requests):
             seed = self.experiment.seed if k == 0 else stream_seed(self.experiment.seed, "batch", k)
             indices = self.images.batch(self.experiment.batch_size, seed, step)
-            x = self.images.images(indices, self.device).contiguous(memory_format=torch.channels_last)
-            noise = torch.Generator(self.device).manual_seed(stream_seed(seed, "noise", step))
+            x = self.images.images(indices, self.device)
+            images.append(x.contiguous(memory_format=torch.channels_last))
+            labels.append(self._labels(indices, request))
+            noise.append(torch.Generator(self.device).manual_seed(stream_seed(seed, "noise", step)))
+        posteriors: tuple = (None,) * len(images)
+        if objective.adjusts_posteriors:
+            chance = torch.Generator(self.device)
+            chance.manual_seed(stream_seed(self.experiment.seed, "posteriors", step))
             with self._autocast():
-                terms = self.model.elbo_terms(x, noise)
-            if self.objective.needs_labels:
-                terms.labels = self.images.factors(indices)
-            found.append(terms)
+                posteriors = tuple(self.model.encode(x) for x in images)
+            posteriors = objective.adjust_posteriors(posteriors, tuple(labels), step, chance)
+            if len(posteriors) != len(images):
+                raise ValueError(
+                    f"{type(objective).__name__}.adjust_posteriors must give {len(images)} posteriors, one a "
+                    f"batch; got {len(posteriors)}."
+                )
+        with self._autocast():
+            found = [
+                self.model.elbo_terms(x, generator, request, labels=y, posterior=posterior)
+                for x, generator, request, y, posterior in zip(
+                    images, noise, objective.requests, labels, posteriors, strict=True
+                )
+            ]
         found[0].others = tuple(found[1:])
         return found[0]
+
+    def _labels(self, indices: Tensor, request: TermsRequest) -> Tensor | None:
+        """Factors of the images, -1 where an image is not among the share that is labelled."""
+        share = request.labels
+        if not share:
+            return None
+        labels = self.images.factors(indices).to(self.device)
+        if share == 1.0:
+            return labels
+        if share not in self._labelled:
+            # The same images at every step: a share of each batch would in time label them all.
+            n = len(self.images)
+            generator = torch.Generator().manual_seed(stream_seed(self.experiment.seed, "labels", 0))
+            chosen = torch.randperm(n, generator=generator)[: max(1, round(share * n))]
+            self._labelled[share] = torch.zeros(n, dtype=torch.bool).index_fill_(0, chosen, True)
+        known = self._labelled[share] = self._labelled[share].to(self.device)
+        return labels.where(known[indices.to(self.device)][:, None], -1)
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """One step; the batch itself is a number that is not used, the step counts."""
@@ -103,18 +168,52 @@ class VAETraining(pl.LightningModule):
         chance = torch.Generator(self.device)
         chance.manual_seed(stream_seed(self.experiment.seed, "objective", self.step))
         terms = self.terms(self.step)
-        loss = self.objective(terms, self.step, chance)
+        loss = self.objective.loss(terms, self.step, chance)
         first.zero_grad(set_to_none=True)
-        loss.total.backward(inputs=[p for p in self.model.parameters() if p.requires_grad])
+        followers = [p for p in self.model.parameters() if p.requires_grad]
+        loss.total.backward(inputs=[*followers, *self._own])
+        self._refuse_idle(self._own, "the loss")
         first.step()
-        logged = {"loss": loss.total, **loss.terms}
-        if rest and (auxiliary := self.objective.auxiliary(terms, self.step, chance)) is not None:
-            rest[0].zero_grad(set_to_none=True)
-            auxiliary.backward()
-            rest[0].step()
-            logged["auxiliary"] = auxiliary
+        given = {"loss": loss.total, **loss.terms}
+        logged = {**given, **self._measured(terms), **given}
+        if rest:
+            auxiliary = self.objective.auxiliary(terms, self.step, chance)
+            if auxiliary is not None:
+                rest[0].zero_grad(set_to_none=True)
+                auxiliary.backward(inputs=self._auxiliary)
+                logged["auxiliary"] = auxiliary
+            self._refuse_idle(self._auxiliary, "the auxiliary loss")
+            if auxiliary is not None:
+                rest[0].step()
+        self._complete = True
         self.step += 1
         self._add(logged, terms.kl)
+
+    def _measured(self, terms: ElboTerms) -> dict[str, Tensor]:
+        """The parts of the KL by stratified sampling of the batch (MSS), nats per image, at one step in several.
+
+        Whatever estimator an objective minimises by, this one is logged for all, since its values can be read:
+        it has no bias as an estimate of q(z), and its mutual information never exceeds log N.
+        """
+        every = min(_MEASURED_EVERY, self.experiment.log_every)
+        if self.step % every or len(terms.x) < 2:
+            return {}
+        with torch.no_grad():
+            z = terms.z if terms.z.ndim == 2 else terms.z[0]
+            parts = decompose(terms.posterior, z, len(self.images), "stratified")
+        return {f"{name}_mss": values.mean() for name, values in vars(parts).items()}
+
+    def _refuse_idle(self, parameters: list[nn.Parameter], part_of: str) -> None:
+        """Refuses parameters that the first step leaves without a gradient: nothing would ever train them."""
+        if self._complete:
+            return
+        idle = {id(p) for p in parameters if p.grad is None}
+        names = [name for name, p in self.objective.named_parameters() if id(p) in idle]
+        if names:
+            raise ValueError(
+                f"{type(self.objective).__name__}'s parameter {names[0]!r} has no part in {part_of}, so nothing "
+                "would train it; give it a part from the first step on, or set requires_grad to False."
+            )
 
     def _add(self, logged: dict[str, Tensor], kl: Tensor) -> None:
         # Summed on the device: reading a number there and then would make it wait at every step. One vector
@@ -132,14 +231,8 @@ class VAETraining(pl.LightningModule):
         A term that some steps did not have is averaged over those that had it. Waits for the device once a
         set of names.
         """
-        totals: dict[str, list[float]] = {}
-        for key, (total, count) in self.sums.items():
-            for name, value in zip(key.split(","), total.tolist(), strict=True):
-                sums = totals.setdefault(name, [0.0, 0.0])
-                sums[0] += value
-                sums[1] += count
+        means = means_of(self.sums)
         self.sums = {}
-        means = {name: value / count for name, (value, count) in totals.items()}
         active = (
             sum(means[f"kl_{name}"] > ACTIVE_NATS for name in self.model.latent_space.names) if means else 0
         )
@@ -149,17 +242,3 @@ class VAETraining(pl.LightningModule):
         """The means as the progress bar shows them."""
         shown = [f"{label} {means[name]:.1f}" for name, label in _SHOWN.items() if name in means]
         return ", ".join([*shown, f"{means['active_dimensions']} active"])
-
-
-def use_bf16(precision: str, device: torch.device) -> bool:
-    """Whether the networks run in bfloat16.
-
-    Raises:
-        ValueError: if it was asked for where the hardware lacks it.
-    """
-    able = supports_bf16(device)
-    if precision == "bf16" and not able:
-        raise ValueError(
-            f"precision bf16 was asked for, but this {device.type} has no bfloat16; use auto or fp32."
-        )
-    return able and precision != "fp32"

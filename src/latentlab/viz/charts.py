@@ -144,7 +144,9 @@ def matrix(
         else alt.Scale(domain=[0, limit], range=["#f4f6f7", _hex(ACCENT)])
     )
     grid = alt.Chart(alt.Data(values=table)).encode(
-        x=alt.X("column:N", sort=list(columns), title=None, axis=alt.Axis(labelAngle=-40)),
+        x=alt.X(
+            "column:N", sort=list(columns), title=None, axis=alt.Axis(labelAngle=-40, labelOverlap=False)
+        ),
         y=alt.Y("row:N", sort=list(rows), title=None),
     )
     cells = grid.mark_rect().encode(

@@ -89,7 +89,7 @@ LL.views.traverse = class {
   buildRow(axis, most) {
     const { el, icon, format } = LL;
     const span = axis.high - axis.low, step = span / 200;
-    const label = axis.meaning ? `${axis.meaning} (${axis.name})` : axis.name;
+    const label = axis.meaning ? `${axis.meaning} (${axis.name})` : axis.known ? `${axis.name}, ${axis.known}` : axis.name;
     const range = el("input", { type: "range", class: "ll-range ll-slider", "data-index": axis.index, min: axis.low,
       max: axis.high, step: "any", "aria-label": label });
     const value = el("input", { type: "text", class: "ll-value", inputmode: "decimal", "aria-label": `value of ${label}` });
@@ -101,7 +101,8 @@ LL.views.traverse = class {
     const hint = axis.help || (axis.kl == null ? "" : `KL divergence ${format(axis.kl)} nats an image`);
     const row = el("div", { class: "ll-row", title: hint || null }, lock,
       el("span", { class: "ll-name" }, el("span", { class: "ll-label" }, axis.meaning || axis.name),
-        axis.meaning ? el("span", { class: "ll-sub" }, axis.name) : null),
+        axis.meaning || axis.known
+          ? el("span", { class: "ll-sub" }, axis.meaning ? axis.name : `· ${axis.known}`) : null),
       el("span", { class: "ll-kl", "aria-hidden": "true" }, share == null ? null : el("i", { style: `width:${(share * 100).toFixed(1)}%` })),
       track, value);
     const entry = { axis, range, value, lock, track, row, step };

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import base64
+import logging
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from latentlab.app import controls, server, state, theme
+from latentlab.app import controls, links, server, state, theme
 
 if TYPE_CHECKING:
     from latentlab.runs import Run, RunSummary
 
+logger = logging.getLogger(__name__)
+
 COLUMNS = 3
 SAMPLES = (4, 8)
 LARGEST_PICTURE = 3_000_000
+# Column of the training curves, its name on a card, how it is written: what variational and adversarial runs log.
+FIGURES = (
+    ("kl", "KL", ".1f", " nats"),
+    ("reconstruction", "Reconstruction", ".1f", " nats"),
+    ("diversity", "Diversity", ".2f", ""),
+    ("d_real", "D(real)", ".2f", ""),
+    ("d_fake", "D(fake)", ".2f", ""),
+)
 EMPTY = (
     "No run of your own yet. Train one in about two minutes:\n\n"
     "```\nlatentlab train digits-vae --out {folder}/first\n```\n\nThen reload this page."
@@ -55,7 +67,12 @@ def cards(summaries: dict[str, RunSummary]) -> None:
         columns = st.columns(COLUMNS, gap="small")
         for column, (address, summary) in zip(columns, items[first : first + COLUMNS], strict=False):
             with column, st.container(border=True, height="stretch"):
-                card(address, summary)
+                try:
+                    card(address, summary)
+                except Exception as error:  # whatever one run holds, the others are shown
+                    logger.exception("The card of %s failed", address)
+                    why = " ".join(str(error).split())
+                    st.error(f"This run can't be shown ({type(error).__name__}: {why}).")
 
 
 def card(address: str, summary: RunSummary) -> None:
@@ -81,7 +98,7 @@ def card(address: str, summary: RunSummary) -> None:
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
         for name in ("traverse", "layers", "map"):
             st.page_link(
-                f"views/{name}.py", label=f"**{name.title()}**", query_params=controls.link(run=address)
+                f"views/{name}.py", label=f"**{name.title()}**", query_params=links.link(run=address)
             )
         if st.button("Model card", key=f"card-{address}", type="tertiary", disabled=not has_card):
             show_card(run)
@@ -116,12 +133,17 @@ def key_figures(run: Run) -> dict[str, str]:
     if found := re.search(r"squared error per pixel ([\d.]+)", run.card):
         values["MSE"] = found[1]
     curves = run.metrics()
-    for column, name in (("kl", "KL"), ("reconstruction", "Reconstruction")):
+    for column, name, form, unit in FIGURES:
         if len(values) < 3 and len(curves.get(column, ())):
-            values[name] = f"{float(curves[column][-1]):.1f} nats"
+            values[name] = number(curves[column][-1], form, unit)
     if len(curves.get("step", ())):
-        values["Steps"] = f"{int(curves['step'][-1]):,}"
+        values["Steps"] = number(curves["step"][-1], ",.0f")
     return values
+
+
+def number(value: float, form: str, unit: str = "") -> str:
+    """A number of a training curve in words, which a run from elsewhere may have filled with anything."""
+    return f"{value:{form}}{unit}" if math.isfinite(value) else "not finite"
 
 
 @st.dialog("Model card", width="large")

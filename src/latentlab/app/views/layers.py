@@ -9,6 +9,7 @@ import streamlit as st
 
 from latentlab import analysis
 from latentlab.app import components, controls, engine, state
+from latentlab.app.start import Start, starting_point
 from latentlab.models.edits import Edit, edits_from_json, edits_to_json
 
 if TYPE_CHECKING:
@@ -25,15 +26,15 @@ def page() -> None:
         "Layers", "Click a feature map to switch its unit off, or scale it, and see what the image loses."
     )
     with controls.one_sentence():
-        live(run, controls.starting_point(run))
+        live(run, starting_point(run))
 
 
 @st.fragment
-def live(run: Run, start: controls.Start) -> None:
+def live(run: Run, start: Start) -> None:
     """The open network and what follows the edits."""
     with controls.one_sentence():
         stages = stages_of(run, start)
-        first = first_stage(stages)
+        first = first_stage(stages, st.query_params.get("stage"))
         revision = f"{start.revision}-{state.edit_revision(run)}"
         edits = components.layers_state("open", state.edits_of(run), first, revision).edits
         edits = tuple(edit for edit in edits if edit.stage in {s.address for s in stages})
@@ -51,11 +52,12 @@ def live(run: Run, start: controls.Start) -> None:
             edits=edits,
             revision=revision,
         )
+        keep_stage(held.stage, first_stage(stages))
         state.keep_edits(run, held.edits)
         below(run, start, held.stage, held.edits)
 
 
-def stages_of(run: Run, start: controls.Start) -> list[components.Stage]:
+def stages_of(run: Run, start: Start) -> list[components.Stage]:
     """The stages that the start can run through: the encoder's only where there is an image."""
     networks = ("generator",) if start.image is None else ("generator", "encoder")
     infos = state.computed(
@@ -64,10 +66,17 @@ def stages_of(run: Run, start: controls.Start) -> list[components.Stage]:
     return [components.Stage(i.address, tuple(i.shape), i.name, i.parameters, i.kind) for i in infos]
 
 
-def first_stage(stages: list[components.Stage]) -> str:
-    """The stage to open with: the one in the address, else the first of the generator that has maps to look at."""
+def keep_stage(stage: str, default: str) -> None:
+    """Names the stage that is looked at in the address, as widgets do: unless it is the default."""
+    if stage == default:
+        st.query_params.pop("stage", None)
+    elif st.query_params.get("stage") != stage:
+        st.query_params["stage"] = stage
+
+
+def first_stage(stages: list[components.Stage], asked: str | None = None) -> str:
+    """The stage to open with: the one asked for, else the first of the generator that has maps to look at."""
     addresses = [s.address for s in stages]
-    asked = st.query_params.get("stage")
     if asked in addresses:
         return asked
     maps = [
@@ -78,14 +87,14 @@ def first_stage(stages: list[components.Stage]) -> str:
     return (maps or addresses)[0]
 
 
-def compare(run: Run, start: controls.Start, edits: tuple[Edit, ...]) -> Any:
+def compare(run: Run, start: Start, edits: tuple[Edit, ...]) -> Any:
     """Original against edited: from the image where there is one, through both networks, else from the latent."""
     if start.image is None:
         return analysis.compare_edits(run.model, start.z[None], edits, network="generator")
     return analysis.compare_edits(run.model, start.image[None], edits, network="encoder")
 
 
-def frame(run: Run, start: controls.Start, stage: str, edits: tuple[Edit, ...]) -> components.LayersFrame:
+def frame(run: Run, start: Start, stage: str, edits: tuple[Edit, ...]) -> components.LayersFrame:
     """What the component shows when it has no socket: the pictures and the maps."""
     network = stage.split(".")[0]
     compared = compare(run, start, edits)
@@ -94,7 +103,7 @@ def frame(run: Run, start: controls.Start, stage: str, edits: tuple[Edit, ...]) 
     return components.LayersFrame(compared.original[0], compared.edited[0], maps.maps)
 
 
-def below(run: Run, start: controls.Start, stage: str, edits: tuple[Edit, ...]) -> None:
+def below(run: Run, start: Start, stage: str, edits: tuple[Edit, ...]) -> None:
     """What changed, which units matter, and the edits as a list."""
     change, ranking, recipe = st.tabs(
         ["Before and after", "Units that matter", "Edits"],
@@ -113,7 +122,7 @@ def below(run: Run, start: controls.Start, stage: str, edits: tuple[Edit, ...]) 
             list_edits(run, edits)
 
 
-def draw_change(run: Run, start: controls.Start, edits: tuple[Edit, ...]) -> None:
+def draw_change(run: Run, start: Start, edits: tuple[Edit, ...]) -> None:
     """Original, edited and their difference, large, with the numbers."""
     if not edits:
         st.info("No edit yet. Click a feature map above: its unit is switched off and the change shows here.")
@@ -245,8 +254,9 @@ def check_fits(run: Run, edits: tuple[Edit, ...]) -> None:
     """Refuses edits that do not fit the model, before anything is drawn with them.
 
     Raises:
-        ValueError: on a stage or unit that the model does not have.
+        ValueError: on a stage or unit that the model does not have, or more edits than can be made.
     """
+    engine.check_amount(edits)
     known = {address for network in run.model.networks.values() for address in network.addresses}
     for edit in edits:
         if edit.stage not in known:

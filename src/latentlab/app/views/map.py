@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from latentlab import analysis, viz
-from latentlab.app import components, controls, state
+from latentlab import analysis
+from latentlab.app import components, controls, links, state
 from latentlab.app.components.mount import saved
+from latentlab.app.start import factor_words, image_of
 
 if TYPE_CHECKING:
     from latentlab.analysis.encoding import Encoding
@@ -37,6 +38,9 @@ def page() -> None:
     with controls.one_sentence():
         if not state.encodes(run):
             st.info("This model has no encoder, so its data can't be laid out on a map.")
+            return
+        if run.model.latent_space.dim < 2:
+            st.info("A map needs two latents; this model has one.")
             return
         data = state.dataset(run)
         method, n = pickers(data)
@@ -162,25 +166,26 @@ def colour_of(
 def show_point(run: Run, data: FactorDataset, encoding: Encoding, projection: Projection, row: int) -> None:
     """A data image with its reconstruction, and the way to pull its latent."""
     index = int(encoding.indices[row])
-    images = np.stack(
-        [controls.image_of(data, index), analysis.decode_latents(run.model, encoding.mean[row][None])[0]]
-    )
-    controls.show(
-        viz.images.strip(images, labels=["image", "reconstruction"], scale=controls.scale_for(run, 2)),
-        alt=f"Image {index} and its reconstruction",
-    )
-    words = controls.factor_words(data, index)
+    image = image_of(data, index)
+    decoded = analysis.decode_latents(run.model, encoding.mean[row][None])[0]
+    scale = controls.scale_for(run, 2)
+    left, right = st.columns(2, gap="small")
+    with left:
+        controls.show(state.picture(image, scale), f"Image {index} of the data", "image")
+    with right:
+        controls.show(state.picture(decoded, scale), f"Reconstruction of image {index}", "reconstruction")
+    words = factor_words(data, index)
     st.caption(f"Image {index:,} of {run.config.data.name}" + (f": {words}" if words else ""))
     controls.figures(
         {
             "KL": f"{float(encoding.kl[row].sum()):.1f} nats",
-            "Squared error a pixel": f"{float(np.square(images[0] - images[1]).mean()):.4f}",
+            "Squared error a pixel": f"{float(np.square(image - decoded).mean()):.4f}",
         }
     )
     st.page_link(
         "views/traverse.py",
         label="**Pull it in Traverse** →",
-        query_params=controls.link(start="Image", image=index),
+        query_params=links.link(start="Image", image=index),
     )
 
 
@@ -188,11 +193,9 @@ def show_position(run: Run, projection: Projection, position: tuple[float, float
     """The image that the model decodes at an empty place, and how far from the data that is."""
     code = projection.lift(np.asarray(position, dtype=float)[None])[0]
     support = projection.support(np.asarray(position, dtype=float)[None])
-    image = analysis.decode_latents(run.model, code[None])
-    controls.show(
-        viz.images.strip(image, labels=["decoded here"], scale=controls.scale_for(run, 2)),
-        alt="Image decoded at the clicked position",
-    )
+    image = analysis.decode_latents(run.model, code[None])[0]
+    picture = state.picture(image, controls.scale_for(run, 2))
+    controls.show(picture, "Image decoded at the clicked position", "decoded here")
     inside = bool(support.inside[0])
     controls.certificate(
         {
@@ -207,7 +210,7 @@ def show_position(run: Run, projection: Projection, position: tuple[float, float
     st.page_link(
         "views/traverse.py",
         label="**Pull it in Traverse** →",
-        query_params=controls.link(start="Numbers", z=numbers),
+        query_params=links.link(start="Numbers", z=numbers),
     )
 
 

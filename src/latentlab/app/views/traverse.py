@@ -10,6 +10,7 @@ import streamlit as st
 
 from latentlab import analysis
 from latentlab.app import components, controls, engine, state
+from latentlab.app.start import Start, reading_of, starting_point
 
 if TYPE_CHECKING:
     from latentlab.analysis.encoding import Encoding
@@ -31,12 +32,12 @@ def page() -> None:
         "Traverse", "Drag a slider: the model redraws the image as one latent changes and the others stay."
     )
     with controls.one_sentence():
-        start = controls.starting_point(run)
+        start = starting_point(run)
         live(run, start)
 
 
 @st.fragment
-def live(run: Run, start: controls.Start) -> None:
+def live(run: Run, start: Start) -> None:
     """The sliders and everything that follows the latent they hold."""
     with controls.one_sentence():
         task = state.encoding_job(run)
@@ -56,14 +57,15 @@ def live(run: Run, start: controls.Start) -> None:
             seed=int(st.session_state["seed"]),
         )
         if start.image is not None:
-            controls.reading_of(run, start)
+            reading_of(run, start)
         explain(task)
         below(run, encoding, held.z, edits)
 
 
 def chosen_edits(run: Run) -> tuple:
     """The edits made on the Layers page, if the person wants them here too."""
-    edits = state.edits_of(run)
+    # What was done to the encoder has no part in decoding.
+    edits = tuple(edit for edit in state.edits_of(run) if edit.network == "generator")
     if not edits:
         return ()
     keep = st.toggle(
@@ -261,10 +263,13 @@ def viz_png(image: np.ndarray, scale: int) -> bytes:
 
 def code_for(run: Run, numbers: list[float], edits: tuple) -> str:
     """Lines of Python that decode the latent again, under the same edits."""
+    from latentlab.runs import ZOO
+
     made = ", ".join(f"latentlab.Edit(**{edit.to_dict()!r})" for edit in edits)
+    path = run.name if run.path.parent == ZOO else str(run.path)
     return (
         "import latentlab, numpy as np\n"
-        f"run = latentlab.Run.open({run.name if run.name.startswith('zoo:') else str(run.path)!r})\n"
+        f"run = latentlab.Run.open({path!r})\n"
         f"z = np.array({numbers})\n"
         f"strip = latentlab.traverse(run.model, z{f', edits=[{made}]' if edits else ''})\n"
         "latentlab.viz.show(strip)"
