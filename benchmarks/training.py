@@ -1,13 +1,15 @@
 """How fast latentlab trains, beside a bare tuned loop and beside pythae, all in one run.
 
-    python benchmarks/training.py                     # three rounds, about ten minutes; the machine must be quiet
+    python benchmarks/training.py                     # three rounds, about five minutes; the machine must be quiet
     python benchmarks/training.py --rounds 1 --steps 8 --skip-pythae
 
 Every runner trains the same beta-VAE (the networks of Burgess et al., 2018; 10 latents, beta 4, Bernoulli, Adam)
-on the same 20,000 sprites, batches of 64 and 256, each time in a process of its own; the runners take turns, so
-that a slow minute of the machine hits all of them. What is timed is the interval between two optimiser steps,
-data fetching and logging included, after some steps to warm up: the median of a process, then over the rounds.
-On a GPU it is the mean, since there the steps are only queued.
+on the same 20,000 sprites, batches of 64 and 256. On the CPU the bare loop and latentlab take turns step by step
+in one process: a shared machine drifts by a third within a minute, and two processes one after the other measured
+that drift, not the programs. A step is everything from the end of the other's step to its own end, with data,
+logs, bar and checkpoints; each is compared with its neighbours, and the ratio is the median over all steps.
+pythae, and everything on a GPU, runs in a process of its own: the interval between two optimiser steps after some
+to warm up, its median (on a GPU the mean, since there the steps are only queued), processes in turn.
 
 - bare loop: the networks as plain nn.Sequential, uint8 images on the device, channels_last, bf16 where the
   hardware has it, fused Adam, glibc told to keep its memory; nothing is logged.
@@ -69,15 +71,15 @@ class Stopwatch:
         return 1e3 * statistics.median(b - a for a, b in itertools.pairwise(timed))
 
 
-def train_bare(images, batch: int, steps: int, device: str) -> None:
-    """The tuned loop with nothing around it; it sets the bar."""
+def bare_steps(images, batch: int, device: str):
+    """The tuned loop with nothing around it, one step at each `next`; it sets the bar."""
     import torch
     from torch import nn
     from torch.nn import functional as F
 
     from latentlab.models.networks import burgess
+    from latentlab.models.precision import in_bf16
     from latentlab.training.memory import keep_memory
-    from latentlab.training.vae import use_bf16
 
     keep_memory()
     torch.manual_seed(0)
@@ -85,8 +87,8 @@ def train_bare(images, batch: int, steps: int, device: str) -> None:
     nets = nn.ModuleList([encoder, generator]).to(device=device, memory_format=torch.channels_last)
     adam = torch.optim.Adam(nets.parameters(), lr=RATE, fused=True)
     images = images.to(device)
-    half = use_bf16("auto", torch.device(device))
-    for _ in range(steps):
+    half = in_bf16("auto", torch.device(device))
+    while True:
         index = torch.randint(len(images), (batch,), device=device)
         x = images[index].to(torch.float32).div_(255)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
@@ -98,9 +100,16 @@ def train_bare(images, batch: int, steps: int, device: str) -> None:
         adam.zero_grad()
         ((reconstruction + BETA * kl) / batch).backward()
         adam.step()
+        yield
 
 
-def train_latentlab(images, batch: int, steps: int, device: str) -> None:
+def train_bare(images, batch: int, steps: int, device: str) -> None:
+    """The tuned loop in a process of its own."""
+    for _ in itertools.islice(bare_steps(images, batch, device), steps):
+        pass
+
+
+def train_latentlab(images, batch: int, steps: int, device: str, callbacks=()) -> None:
     """`latentlab.fit` as a user calls it; `images` None lets the data set draw them."""
     from latentlab.config import BetaVAE, DataConfig, Experiment, VAEConfig
     from latentlab.training import fit
@@ -118,7 +127,33 @@ def train_latentlab(images, batch: int, steps: int, device: str) -> None:
         preview_every=0,
     )
     with tempfile.TemporaryDirectory() as folder:
-        fit.fit(experiment, Path(folder) / "run", device=device)
+        fit.fit(experiment, Path(folder) / "run", device=device, callbacks=callbacks)
+
+
+def take_turns(images, held, batch: int, steps: int, warm: int) -> dict[str, float]:
+    """Both, latentlab and the bare loop, step by step in one process on the CPU.
+
+    Returns:
+        Milliseconds of a step of each, and the median over steps of bare over latentlab, each latentlab step
+        compared with the mean of the bare steps before and after it.
+    """
+    import pytorch_lightning as pl
+
+    bare = bare_steps(held, batch, "cpu")
+    turns: list[tuple[float, float]] = []
+
+    class Turns(pl.Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            begin = time.perf_counter()
+            next(bare)
+            turns.append((begin, time.perf_counter()))
+
+    train_latentlab(images, batch, steps, "cpu", [Turns()])
+    alone = [end - begin for begin, end in turns][warm:]
+    ours = [later[0] - sooner[1] for sooner, later in itertools.pairwise(turns)][warm:]
+    ratios = [(a + b) / 2 / own for (a, b), own in zip(itertools.pairwise(alone), ours, strict=True)]
+    bare_ms, ours_ms = (1e3 * statistics.median(times) for times in (alone, ours))
+    return {"bare loop": bare_ms, "ours": ours_ms, "ratio": statistics.median(ratios)}
 
 
 def _in_memory(images):
@@ -191,16 +226,21 @@ def train_pythae(images, batch: int, steps: int, device: str) -> None:
 
 
 def work(runner: str, batch: int, steps: int, warm: int, device: str, images: Path) -> None:
-    """One process: train, then print the time of a step as the last line."""
+    """One process: train, then print the times of a step as the last line."""
     import numpy as np
     import torch
 
-    watch = Stopwatch(device, warm)
     held = torch.from_numpy(np.load(images))
-    train = {"bare loop": train_bare, "pythae 0.1.2": train_pythae}.get(runner, train_latentlab)
+    shown = None if runner == "latentlab, drawn" else held
     with contextlib.redirect_stdout(sys.stderr):
-        train(None if runner == "latentlab, drawn" else held, batch, steps + warm + 1, device)
-        found = watch.milliseconds()
+        if device == "cpu" and runner.startswith("latentlab"):
+            found = take_turns(shown, held, batch, steps + warm + 2, warm)
+            found[runner] = found.pop("ours")
+        else:
+            watch = Stopwatch(device, warm)
+            train = {"bare loop": train_bare, "pythae 0.1.2": train_pythae}.get(runner, train_latentlab)
+            train(shown, batch, steps + warm + 1, device)
+            found = {runner: watch.milliseconds()}
     print(json.dumps(found))
 
 
@@ -230,8 +270,8 @@ def pythae_python() -> str:
     return str(python)
 
 
-def measure(runner: str, batch: int, arguments: argparse.Namespace, images: Path) -> float:
-    """Milliseconds of one step of a runner, from a fresh process."""
+def measure(runner: str, batch: int, arguments: argparse.Namespace, images: Path) -> dict[str, float]:
+    """Milliseconds of one step of a runner, and of the bare loop beside it, from a fresh process."""
     python = pythae_python() if runner.startswith("pythae") else sys.executable
     command = [python, __file__, "--work", runner, "--batch", str(batch), "--images", str(images)]
     command += ["--steps", str(_steps(arguments, batch)), "--warm", str(arguments.warm)]
@@ -239,18 +279,18 @@ def measure(runner: str, batch: int, arguments: argparse.Namespace, images: Path
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{runner} failed at batch {batch}:\n{done.stderr[-3000:]}")
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _steps(arguments: argparse.Namespace, batch: int) -> int:
-    return max(4, arguments.steps * 64 // batch) if arguments.device == "cpu" else arguments.steps
+    return max(4, arguments.steps * 128 // (64 + batch)) if arguments.device == "cpu" else arguments.steps
 
 
 def describe_machine(device: str) -> str:
     """One line that a reader of the table needs."""
     import torch
 
-    from latentlab.training.vae import use_bf16
+    from latentlab.models.precision import in_bf16
 
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
@@ -258,13 +298,14 @@ def describe_machine(device: str) -> str:
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
     if device == "cuda":
         name = torch.cuda.get_device_name(0)
-    kind = "bf16" if use_bf16("auto", torch.device(device)) else "float32"
+    kind = "bf16" if in_bf16("auto", torch.device(device)) else "float32"
     load = os.getloadavg()[0]
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {kind}; load before {load:.1f}"
 
 
-def table(times: dict[tuple[str, int], list[float]], batches: list[int]) -> str:
+def table(times: dict[tuple[str, int], list[float]], ratios: dict[tuple[str, int], list[float]]) -> str:
     """The markdown table of medians, and the ratios that matter."""
+    batches = sorted({batch for _, batch in times})
     runners = [runner for runner in RUNNERS if (runner, batches[0]) in times]
     middle = {key: statistics.median(found) for key, found in times.items()}
     head = "".join(f" B {batch}: ms/step | img/s |" for batch in batches)
@@ -275,13 +316,14 @@ def table(times: dict[tuple[str, int], list[float]], batches: list[int]) -> str:
     lines.append("")
     for other in (runner for runner in runners if not runner.startswith("latentlab")):
         for ours in (runner for runner in runners if runner.startswith("latentlab")):
-            ratios = []
+            said = []
             for batch in batches:
-                rounds = zip(times[other, batch], times[ours, batch], strict=True)
-                spread = [a / b for a, b in rounds]
-                ratio = statistics.median(spread)  # paired: runners of one round shared the same minute
-                ratios.append(f"{ratio:.2f} at B {batch} (rounds {min(spread):.2f} to {max(spread):.2f})")
-            lines.append(f"- images a second, {ours} / {other}: {', '.join(ratios)}")
+                in_turn = ratios.get((ours, batch)) if other == "bare loop" else None
+                rounds = zip(times[other, batch], times[ours, batch], strict=False)
+                spread = in_turn or [a / b for a, b in rounds]
+                ratio = statistics.median(spread)
+                said.append(f"{ratio:.2f} at B {batch} (rounds {min(spread):.2f} to {max(spread):.2f})")
+            lines.append(f"- images a second, {ours} / {other}: {', '.join(said)}")
     return "\n".join(lines)
 
 
@@ -311,7 +353,10 @@ def main() -> None:
         return
 
     runners = [runner for runner in RUNNERS if not (arguments.skip_pythae and runner.startswith("pythae"))]
+    if arguments.device == "cpu":
+        runners.remove("bare loop")  # it runs beside the others
     times: dict[tuple[str, int], list[float]] = {}
+    ratios: dict[tuple[str, int], list[float]] = {}
     machine = describe_machine(arguments.device)
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "sprites.npy"
@@ -320,11 +365,14 @@ def main() -> None:
             for batch in arguments.batches:
                 for runner in runners:
                     found = measure(runner, batch, arguments, images)
-                    times.setdefault((runner, batch), []).append(found)
-                    said = f"round {turn + 1}, B {batch}, {runner}: {found:.1f} ms"
-                    print(said, file=sys.stderr, flush=True)
+                    if "ratio" in found:
+                        ratios.setdefault((runner, batch), []).append(found.pop("ratio"))
+                    for name, milliseconds in found.items():
+                        times.setdefault((name, batch), []).append(milliseconds)
+                    said = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in found.items())
+                    print(f"round {turn + 1}, B {batch}: {said}", file=sys.stderr, flush=True)
     print(f"{machine}; medians of {arguments.rounds} rounds in turn\n")
-    print(table(times, arguments.batches))
+    print(table(times, ratios))
 
 
 if __name__ == "__main__":

@@ -147,6 +147,14 @@ def latent_map(page, address: str, path: Path) -> None:
     save(page, path)
 
 
+def scores(page, address: str, path: Path) -> None:
+    """The kept report of the shipped sprites run."""
+    page.goto(f"{address}/scores?run=zoo%3Asprites-beta-vae")
+    page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").nth(2).wait_for()
+    settle(page)
+    save(page, path)
+
+
 def sprites_traversal(path: Path) -> None:
     """Strips of the active latents around one sprite."""
     import latentlab
@@ -181,6 +189,7 @@ def main() -> None:
             ("traverse", traverse),
             ("layers", layers),
             ("map", latent_map),
+            ("scores", scores),
         ):
             page = browser.new_page(viewport=SIZE, color_scheme="light")
             page.set_default_timeout(300_000)
