@@ -144,6 +144,8 @@ def drawn(page, kind: str) -> None:
     canvas = {"traverse": "canvas.ll-main", "layers": "canvas.ll-sheet", "map": "canvas.ll-points"}[kind]
     page.wait_for_selector(f"[data-testid=ll-{kind}] {canvas}", timeout=120_000)
     page.wait_for_function(f"() => (window.__latentlab?.{kind}?.frames ?? 0) > 0", timeout=120_000)
+    if kind == "map":  # the count of frames outlives the page; a canvas without its points takes no clicks
+        page.wait_for_selector(f"[data-testid=ll-map] {canvas}[data-drawn]", timeout=120_000)
 
 
 def settled(page) -> None:
@@ -362,7 +364,7 @@ def test_the_map_shows_a_points_image_and_decodes_the_space_between(
     picture(page, "Image decoded at the clicked position").wait_for(timeout=120_000)
     page.get_by_text("Distance to data").wait_for(timeout=120_000)
     code = layout.lift(np.array([metrics(page, "map")["picked"]["position"]]))[0]
-    page.locator("a", has_text="Pull it in Traverse").click()
+    page.locator("a[href*='to-start=Numbers']", has_text="Pull it in Traverse").click()
     drawn(page, "traverse")
     until(lambda: "start=Numbers" in page.url)
     until(lambda: np.allclose(metrics(page, "traverse")["last_z"], code, rtol=1e-3, atol=2e-3))

@@ -58,7 +58,7 @@ def live(run: Run, start: Start) -> None:
         )
         if start.image is not None:
             reading_of(run, start)
-        explain(task)
+        explain(task, encoding)
         below(run, encoding, held.z, edits)
 
 
@@ -76,16 +76,15 @@ def chosen_edits(run: Run) -> tuple:
     return edits if keep else ()
 
 
-def explain(task: state.Job | None) -> None:
-    """One line on the order and range of the sliders."""
-    if task is not None and not task.done:
-        st.caption("Sliders span the prior until some data images are encoded; then they are sorted by KL.")
-        controls.watch(task)
-    elif task is None or task.error:
+def explain(task: state.Job | None, encoding: Encoding | None) -> None:
+    """One line on the order and range of the sliders, as they were drawn: the job may have ended since."""
+    if task is None or task.error:
         why = "there are no encoded data to order them by" if task is None else task.error
         st.caption(f"Sliders span the middle 98 % of the prior: {why}.")
+    elif encoding is None:
+        st.caption("Sliders span the prior until some data images are encoded; then they are sorted by KL.")
+        controls.watch(task)
     else:
-        encoding = task.result
         st.caption(
             f"{int(encoding.active.sum())} of {len(encoding.active)} latents are active (KL above 0.1 nats over "
             f"{encoding.n:,} data images). Bars show KL: how much a latent tells about an image. "
