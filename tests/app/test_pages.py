@@ -264,11 +264,25 @@ def test_strips_span_the_data_as_soon_as_they_are_encoded(monkeypatch: pytest.Mo
     data = starting_with(pictures(app), "Traversal strips")
     with monkeypatch.context() as patched:
         patched.setattr(state.Job, "wait", lambda job, seconds: False)
+        patched.setattr(state.Job, "done", False)
         slow = opened(TRAVERSE, run="alpha", start="Seed", seed=8)
         assert not np.array_equal(starting_with(pictures(slow), "Traversal strips"), data), (
             "all by the prior yet"
         )
     np.testing.assert_array_equal(starting_with(pictures(rerun(slow)), "Traversal strips"), data)
+
+
+def test_a_job_that_ends_while_the_page_is_drawn_draws_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch: sliders by the prior under words that say they are sorted by KL, for good."""
+    app = opened(TRAVERSE, run="alpha", start="Seed", seed=8)
+    until(app, lambda a: "latents are active" in texts(a))
+    data = starting_with(pictures(app), "Traversal strips")
+    with monkeypatch.context() as patched:
+        waits = iter([False])  # as if it ended right after the page had asked
+        patched.setattr(state.Job, "wait", lambda job, seconds: next(waits, True))
+        late = opened(TRAVERSE, run="alpha", start="Seed", seed=8)
+    assert "latents are active" in texts(late)
+    np.testing.assert_array_equal(starting_with(pictures(late), "Traversal strips"), data)
 
 
 def test_two_runs_show_different_strips() -> None:

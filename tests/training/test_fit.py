@@ -17,9 +17,10 @@ from latentlab.objectives.total_correlation import decompose
 from latentlab.objectives.variational import AdamSettings, BetaVAE, Loss, Objective
 from latentlab.runs import Run
 from latentlab.training import fit as fit_module
+from latentlab.training.chance import stream_seed
 from latentlab.training.fit import fit, resume
 from latentlab.training.recorder import kept_steps
-from latentlab.training.vae import VAETraining, stream_seed
+from latentlab.training.vae import VAETraining
 
 
 def texts(run: Run) -> tuple[str, bytes]:
@@ -427,7 +428,7 @@ def test_the_labelled_images_are_a_share_of_the_data_and_the_same_at_every_step(
     seen: dict[int, bool] = {}
     for step in range(8):
         indices = dataset.batch(600, experiment.seed, step)
-        labels = training._labels(indices, training.objective.requests[0])
+        labels = training._labels.of(indices, training.objective.requests[0].labels)
         known = labels[:, 0] >= 0
         assert torch.equal(labels[known], dataset.factors(indices)[known]) and (labels[~known] == -1).all()
         for index, is_known in zip(indices.tolist(), known.tolist(), strict=True):

@@ -188,7 +188,16 @@ class ElboTerms:
 
 
 class VariationalModel(InferenceModel, Protocol):
-    """An inference model with a likelihood, which can be trained on the evidence lower bound."""
+    """An inference model with a likelihood, which can be trained on the evidence lower bound.
+
+    Attributes:
+        label_factors: names of the data's factors that ``elbo_terms`` is given as labels, in that order; () for a
+            model that reads none.
+        labelled: share of the data's images whose labels the model may read, 0 to 1.
+    """
+
+    label_factors: tuple[str, ...]
+    labelled: float
 
     def likelihood(self, z: Tensor, edits: Iterable[Edit] = ()) -> Distribution:
         """p(x | z) for codes (batch, dim): a distribution over images."""
@@ -209,7 +218,8 @@ class VariationalModel(InferenceModel, Protocol):
             x: the images.
             generator: the only source of chance, on x's device.
             request: what to compute.
-            labels: factors of the images, handed on in the terms; a conditional model also reads them.
+            labels: the model's ``label_factors`` of the images, int (batch, label_factors), rows of -1 where
+                unknown; None for a model that reads none.
             posterior: q(z | x) to draw from instead of ``encode(x)``.
         """
         ...

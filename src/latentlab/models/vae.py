@@ -29,9 +29,16 @@ class VAE(nn.Module):
         generator: codes (batch, dim) to the parameters of the likelihood, of an image's shape.
         likelihood: those parameters to a distribution over images, and by ``image`` to its mean.
 
+    Attributes:
+        label_factors: names of the data's factors that ``elbo_terms`` reads as labels; none here.
+        labelled: share of the data's images whose labels it may read, 0 to 1.
+
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2013), https://arxiv.org/abs/1312.6114
     """
+
+    label_factors: tuple[str, ...] = ()
+    labelled: float = 1.0
 
     def __init__(
         self,

@@ -22,8 +22,8 @@ from latentlab.models.gan import GAN, image
 from latentlab.models.precision import in_bf16
 from latentlab.models.spectral import update_norms
 from latentlab.objectives.adversarial import Adversarial
+from latentlab.training.chance import stream_seed
 from latentlab.training.sums import Sums, add_row, means_of
-from latentlab.training.vae import stream_seed
 
 COLLAPSED = 0.25
 """Samples that differ by less than this share of what the data differ by have collapsed."""

@@ -6,7 +6,6 @@ was cut off continues to the same bits, and the samples of any step can be named
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import AbstractContextManager, nullcontext
 
 import pytorch_lightning as pl
@@ -16,11 +15,13 @@ from torch import Tensor, nn
 from latentlab.config import Experiment
 from latentlab.data.factors import FactorDataset
 from latentlab.latents import ACTIVE_NATS
-from latentlab.models.contract import ElboTerms, TermsRequest
+from latentlab.models.contract import ElboTerms
 from latentlab.models.precision import in_bf16
 from latentlab.models.vae import VAE
 from latentlab.objectives.total_correlation import decompose
 from latentlab.objectives.variational import AdamSettings, Objective
+from latentlab.training.chance import stream_seed
+from latentlab.training.labels import Labels
 from latentlab.training.sums import means_of
 
 _KINDS = ("independent",)
@@ -34,12 +35,6 @@ They grow with the square of the batch: at every step they would cost 2 % of it 
 """
 
 _SHOWN = {"reconstruction": "reconstruction", "kl": "KL"}
-
-
-def stream_seed(seed: int, stream: str, step: int) -> int:
-    """A 63-bit seed for one purpose at one step, unrelated between purposes and steps."""
-    digest = hashlib.blake2b(f"{seed}/{stream}/{step}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 class VAETraining(pl.LightningModule):
@@ -73,6 +68,13 @@ class VAETraining(pl.LightningModule):
                 raise ValueError(
                     f"{name} needs labels, and data set {dataset.name!r} has no ground-truth factors."
                 )
+        for factor in model.label_factors:
+            if factor not in dataset.labels:
+                known = ", ".join(dataset.labels) or "none"
+                raise ValueError(
+                    f"{type(model).__name__} reads labels of the factor {factor!r}, and the factors of data set "
+                    f"{dataset.name!r} are: {known}."
+                )
         models = {id(p) for p in model.parameters()}
         own, self._auxiliary = objective.followers()
         self._own = [p for p in own if id(p) not in models]
@@ -85,7 +87,8 @@ class VAETraining(pl.LightningModule):
         self.sums: dict[str, tuple[Tensor, int]] = {}
         self._bf16 = False
         self._complete = False  # whether every own parameter was seen to take part
-        self._labelled: dict[float, Tensor] = {}
+        self._labels = Labels(dataset, experiment.seed)
+        self._labelled = model.labelled if model.label_factors else 0.0
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for the model and what follows its loss, and a second one for what follows `auxiliary`."""
@@ -114,13 +117,14 @@ class VAETraining(pl.LightningModule):
 
     def terms(self, step: int) -> ElboTerms:
         """The ELBO's parts of step ``step``'s batch (and of the further batches the objective asks for)."""
-        objective, images, labels, noise = self.objective, [], [], []
+        objective, images, labels, given, noise = self.objective, [], [], [], []
         for k, request in enumerate(objective.requests):
             seed = self.experiment.seed if k == 0 else stream_seed(self.experiment.seed, "batch", k)
             indices = self.images.batch(self.experiment.batch_size, seed, step)
             x = self.images.images(indices, self.device)
             images.append(x.contiguous(memory_format=torch.channels_last))
-            labels.append(self._labels(indices, request))
+            labels.append(self._labels.of(indices, request.labels))
+            given.append(self._labels.of(indices, self._labelled, self.model.label_factors))
             noise.append(torch.Generator(self.device).manual_seed(stream_seed(seed, "noise", step)))
         posteriors: tuple = (None,) * len(images)
         if objective.adjusts_posteriors:
@@ -138,28 +142,13 @@ class VAETraining(pl.LightningModule):
             found = [
                 self.model.elbo_terms(x, generator, request, labels=y, posterior=posterior)
                 for x, generator, request, y, posterior in zip(
-                    images, noise, objective.requests, labels, posteriors, strict=True
+                    images, noise, objective.requests, given, posteriors, strict=True
                 )
             ]
+        for terms, known in zip(found, labels, strict=True):
+            terms.labels = known
         found[0].others = tuple(found[1:])
         return found[0]
-
-    def _labels(self, indices: Tensor, request: TermsRequest) -> Tensor | None:
-        """Factors of the images, -1 where an image is not among the share that is labelled."""
-        share = request.labels
-        if not share:
-            return None
-        labels = self.images.factors(indices).to(self.device)
-        if share == 1.0:
-            return labels
-        if share not in self._labelled:
-            # The same images at every step: a share of each batch would in time label them all.
-            n = len(self.images)
-            generator = torch.Generator().manual_seed(stream_seed(self.experiment.seed, "labels", 0))
-            chosen = torch.randperm(n, generator=generator)[: max(1, round(share * n))]
-            self._labelled[share] = torch.zeros(n, dtype=torch.bool).index_fill_(0, chosen, True)
-        known = self._labelled[share] = self._labelled[share].to(self.device)
-        return labels.where(known[indices.to(self.device)][:, None], -1)
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """One step; the batch itself is a number that is not used, the step counts."""

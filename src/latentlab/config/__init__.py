@@ -1,0 +1,53 @@
+"""What an experiment is made of, as plain values: no torch here, so forms and `--help` open at once.
+
+``Experiment`` is what a training script freezes, what ``latentlab train`` overrides and what a run's
+``config.json`` holds. Reading a configuration never imports a class by name: names are looked up in the
+tables ``MODELS`` and ``OBJECTIVES``.
+"""
+
+from latentlab.config.adversarial import Adversarial
+from latentlab.config.experiment import (
+    MODELS,
+    OBJECTIVES,
+    DataConfig,
+    Experiment,
+    experiment_names,
+    experiments_folder,
+    named_experiment,
+)
+from latentlab.config.models import (
+    LARGEST_IMAGE,
+    SMALLEST_IMAGE,
+    BlockConfig,
+    GANConfig,
+    ModelConfig,
+    VAEConfig,
+)
+from latentlab.config.objectives import Coefficient, ObjectiveConfig, Schedule
+from latentlab.config.variational import DIPVAE, AnnealedVAE, BetaTCVAE, BetaVAE, FactorVAE, InfoVAE
+
+__all__ = [
+    "DIPVAE",
+    "LARGEST_IMAGE",
+    "MODELS",
+    "OBJECTIVES",
+    "SMALLEST_IMAGE",
+    "Adversarial",
+    "AnnealedVAE",
+    "BetaTCVAE",
+    "BetaVAE",
+    "BlockConfig",
+    "Coefficient",
+    "DataConfig",
+    "Experiment",
+    "FactorVAE",
+    "GANConfig",
+    "InfoVAE",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "Schedule",
+    "VAEConfig",
+    "experiment_names",
+    "experiments_folder",
+    "named_experiment",
+]

@@ -1,0 +1,164 @@
+"""Which model: its family, its latent blocks and its networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from latentlab.config.adversarial import Adversarial
+from latentlab.config.fields import check_choice, check_range
+from latentlab.config.objectives import ObjectiveConfig
+
+SMALLEST_IMAGE, LARGEST_IMAGE = 28, 128
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """One block of latents.
+
+    Args:
+        name: an identifier; the coordinates are called name0, name1, …
+        dim: number of coordinates; of categories for a categorical block, which needs at least 2.
+        prior: "normal"; "categorical" for one variable with ``dim`` values; or "uniform" for the generators
+            that sample from it.
+    """
+
+    name: str
+    dim: int
+    prior: Literal["normal", "uniform", "categorical"] = "normal"
+
+    def __post_init__(self) -> None:
+        check_choice(self, "prior")
+        check_range("block", "dim", self.dim, 2 if self.prior == "categorical" else 1, 1024)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Base of all model configurations; choose one of its subclasses.
+
+    Attributes:
+        family: what it is called.
+        kind: the kind of objective that can train it, "variational" or "adversarial".
+        year: when it was published.
+        paper: where to read about it.
+        structure: its latents, in a few words.
+        use: when to choose it, in a few words.
+    """
+
+    family: ClassVar[str] = ""
+    kind: ClassVar[str] = "variational"
+    year: ClassVar[int] = 0
+    paper: ClassVar[str] = ""
+    structure: ClassVar[str] = ""
+    use: ClassVar[str] = ""
+
+    def check_objective(self, objective: ObjectiveConfig) -> None:
+        """Refuses an objective of the right kind that still can't train this very model.
+
+        Raises:
+            ValueError: with what would do.
+        """
+
+
+@dataclass(frozen=True)
+class VAEConfig(ModelConfig):
+    """A variational autoencoder.
+
+    Args:
+        latents: number of latent coordinates, all in one block "z"; not used where ``blocks`` is given.
+        blocks: named blocks of latents, for a structured model.
+        network: "burgess" (Burgess et al. 2018), "locatello" (Locatello et al. 2019) or "residual".
+        width: channels of the first convolution; the others follow from it.
+        hidden: units of the fully connected layers.
+        likelihood: "bernoulli" (pixels as probabilities) or "gaussian".
+        scale: standard deviation of the Gaussian likelihood, pixels in [0, 1].
+        learn_scale: learn that standard deviation, starting from ``scale``.
+    """
+
+    family: ClassVar[str] = "vae"
+    year: ClassVar[int] = 2013
+    paper: ClassVar[str] = "https://arxiv.org/abs/1312.6114"
+    structure: ClassVar[str] = "one block of normal latents, or named blocks, normal and categorical"
+    use: ClassVar[str] = (
+        "the place to start: trains steadily, encodes images, and every variational objective fits it"
+    )
+    latents: int = 10
+    blocks: list[BlockConfig] | None = None
+    network: Literal["burgess", "locatello", "residual"] = "burgess"
+    width: int = 32
+    hidden: int = 256
+    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+    scale: float = 0.1
+    learn_scale: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("model", "latents", self.latents, 1, 1024)
+        check_range("model", "width", self.width, 4, 512)
+        check_range("model", "hidden", self.hidden, 4, 4096)
+        check_range("model", "scale", self.scale, 1e-4, 10.0)
+        for name in ("network", "likelihood"):
+            check_choice(self, name)
+        check_blocks(self.blocks)
+
+    @property
+    def latent_blocks(self) -> list[BlockConfig]:
+        """The blocks of the latent space, spelled out."""
+        return list(self.blocks) if self.blocks else [BlockConfig("z", self.latents)]
+
+
+def check_blocks(blocks: Any) -> None:
+    """Refuses what is neither a list of blocks nor nothing.
+
+    Raises:
+        ValueError: with what came.
+    """
+    if blocks is not None and (
+        not isinstance(blocks, list) or not all(isinstance(b, BlockConfig) for b in blocks)
+    ):
+        raise ValueError(f"model.blocks must be a list of blocks, or null; got {blocks!r}.")
+
+
+@dataclass(frozen=True)
+class GANConfig(ModelConfig):
+    """A generative adversarial network: a generator and a discriminator, no encoder.
+
+    Args:
+        latents: number of latent coordinates, all in one normal block "z"; not used where ``blocks`` is given.
+        blocks: named blocks of latents of any prior, for a structured model.
+        network: "dcgan" (Radford et al. 2015).
+        width: channels next to the image; they double with each halving, up to 8 times as many.
+        spectral_norm: divide each weight of the discriminator by its largest singular value (Miyato et al. 2018).
+    """
+
+    family: ClassVar[str] = "gan"
+    year: ClassVar[int] = 2015
+    paper: ClassVar[str] = "https://arxiv.org/abs/1511.06434"
+    structure: ClassVar[str] = "one block of normal latents, or named blocks of any prior; no encoder"
+    use: ClassVar[str] = "sharp samples from unlabelled images, where nothing need be encoded"
+    kind: ClassVar[str] = "adversarial"
+    latents: int = 32
+    blocks: list[BlockConfig] | None = None
+    network: Literal["dcgan"] = "dcgan"
+    width: int = 64
+    spectral_norm: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("model", "latents", self.latents, 1, 1024)
+        check_range("model", "width", self.width, 4, 512)
+        check_choice(self, "network")
+        check_blocks(self.blocks)
+
+    def check_objective(self, objective: ObjectiveConfig) -> None:
+        """Refuses a wasserstein loss without anything that bounds the discriminator's slope."""
+        if not isinstance(objective, Adversarial) or objective.loss != "wasserstein":
+            return
+        if not self.spectral_norm and objective.penalty != "gradient":
+            raise ValueError(
+                "A wasserstein loss needs a discriminator of bounded slope: set objective.penalty to 'gradient' "
+                "or model.spectral_norm to true."
+            )
+
+    @property
+    def latent_blocks(self) -> list[BlockConfig]:
+        """The blocks of the latent space, spelled out."""
+        return list(self.blocks) if self.blocks else [BlockConfig("z", self.latents)]
