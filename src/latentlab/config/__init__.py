@@ -24,7 +24,7 @@ from latentlab.config.models import (
     VAEConfig,
 )
 from latentlab.config.objectives import Coefficient, ObjectiveConfig, Schedule
-from latentlab.config.variational import DIPVAE, AnnealedVAE, BetaTCVAE, BetaVAE, FactorVAE, InfoVAE
+from latentlab.config.variational import DIPVAE, AnnealedVAE, BetaTCVAE, BetaVAE, FactorVAE, InfoVAE, JointVAE
 
 __all__ = [
     "DIPVAE",
@@ -43,6 +43,7 @@ __all__ = [
     "FactorVAE",
     "GANConfig",
     "InfoVAE",
+    "JointVAE",
     "ModelConfig",
     "ObjectiveConfig",
     "Schedule",

@@ -15,7 +15,7 @@ from latentlab.config.adversarial import Adversarial
 from latentlab.config.fields import check_choice, check_range, known, read, table
 from latentlab.config.models import GANConfig, ModelConfig, VAEConfig
 from latentlab.config.objectives import ObjectiveConfig
-from latentlab.config.variational import DIPVAE, AnnealedVAE, BetaTCVAE, BetaVAE, FactorVAE, InfoVAE
+from latentlab.config.variational import DIPVAE, AnnealedVAE, BetaTCVAE, BetaVAE, FactorVAE, InfoVAE, JointVAE
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class DataConfig:
 
 MODELS: dict[str, type[ModelConfig]] = {c.family: c for c in (VAEConfig, GANConfig)}
 OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
-    c.objective: c for c in (BetaVAE, AnnealedVAE, BetaTCVAE, FactorVAE, DIPVAE, InfoVAE, Adversarial)
+    c.objective: c
+    for c in (BetaVAE, AnnealedVAE, JointVAE, BetaTCVAE, FactorVAE, DIPVAE, InfoVAE, Adversarial)
 }
 
 

@@ -21,14 +21,22 @@ class BlockConfig:
         dim: number of coordinates; of categories for a categorical block, which needs at least 2.
         prior: "normal"; "categorical" for one variable with ``dim`` values; or "uniform" for the generators
             that sample from it.
+        temperature: of a categorical block's soft draws in training (Gumbel-Softmax); null for hard draws.
     """
 
     name: str
     dim: int
     prior: Literal["normal", "uniform", "categorical"] = "normal"
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         check_choice(self, "prior")
+        if self.temperature is not None:
+            if self.prior != "categorical":
+                raise ValueError(
+                    f"block.temperature belongs to categorical blocks; block {self.name!r} is {self.prior}."
+                )
+            check_range("block", "temperature", self.temperature, 1e-3, 1e3)
         check_range("block", "dim", self.dim, 2 if self.prior == "categorical" else 1, 1024)
 
 

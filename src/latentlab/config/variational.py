@@ -49,6 +49,31 @@ class AnnealedVAE(ObjectiveConfig):
 
 
 @dataclass(frozen=True)
+class JointVAE(ObjectiveConfig):
+    """JointVAE (Dupont, 2018): a capacity for the continuous latents and one for the categorical blocks.
+
+    Args:
+        gamma: weight of each KL's distance from its capacity.
+        capacity_continuous: nats per image that the continuous latents may hold, usually a schedule that rises.
+        capacity_discrete: nats per image that the categories may hold; never more than the sum of their ln K.
+    """
+
+    objective: ClassVar[str] = "joint-vae"
+    year: ClassVar[int] = 2018
+    paper: ClassVar[str] = "https://arxiv.org/abs/1804.00104"
+    use: ClassVar[str] = (
+        "kinds and styles together: continuous latents beside categorical blocks, without labels"
+    )
+    gamma: Coefficient = 30.0
+    capacity_continuous: Coefficient = field(default_factory=lambda: Schedule("linear", 0.0, 5.0, 25_000))
+    capacity_discrete: Coefficient = field(default_factory=lambda: Schedule("linear", 0.0, 5.0, 25_000))
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "capacity_continuous", "capacity_discrete"):
+            check_coefficient(self, name)
+
+
+@dataclass(frozen=True)
 class BetaTCVAE(ObjectiveConfig):
     """beta-TCVAE (Chen et al., 2018): reconstruction + alpha x MI + beta x TC + gamma x dimension-wise KL.
 

@@ -5,7 +5,7 @@ is a posterior over ``z`` given an image. Everything that speaks of latents spea
 """
 
 from latentlab.latents.posterior import Posterior
-from latentlab.latents.priors import PRIORS, Categorical, Normal, Prior, Uniform
+from latentlab.latents.priors import PRIORS, Categorical, GumbelSoftmax, Normal, Prior, Uniform
 from latentlab.latents.space import Block, LatentSpace
 
 ACTIVE_NATS = 0.1
@@ -16,6 +16,7 @@ __all__ = [
     "PRIORS",
     "Block",
     "Categorical",
+    "GumbelSoftmax",
     "LatentSpace",
     "Normal",
     "Posterior",

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution, OneHotCategorical
 from torch.distributions import Normal as NormalDistribution
 
+from latentlab.latents.priors import GumbelSoftmax
+
 if TYPE_CHECKING:
     from latentlab.latents.space import LatentSpace
 
@@ -70,12 +72,14 @@ class Posterior:
 
     def sample(self, seed: int) -> Tensor:
         """Draws codes (batch, dim), reproducibly and without a gradient."""
-        device = self.mean.device
+        generator = torch.Generator(device=self.mean.device).manual_seed(seed)
         with torch.no_grad():
-            return self.rsample(torch.Generator(device=device).manual_seed(seed))
+            return self._gather(lambda q: _rsample(q, generator, soft=False))
 
     def rsample(self, generator: torch.Generator) -> Tensor:
         """Draws codes (batch, dim) by reparametrisation, so that gradients reach the encoder.
+
+        A categorical block with a temperature gives soft draws, which lie between the categories.
 
         Args:
             generator: source of randomness, on the posterior's device; the global one is never used.
@@ -112,10 +116,12 @@ class Posterior:
         return f"Posterior({self.space!r}, batch={self.mean.shape[0]})"
 
 
-def _rsample(q: Distribution, generator: torch.Generator) -> Tensor:
+def _rsample(q: Distribution, generator: torch.Generator, soft: bool = True) -> Tensor:
     if isinstance(q, NormalDistribution):
         noise = torch.randn(q.mean.shape, generator=generator, device=q.mean.device, dtype=q.mean.dtype)
         return q.mean + q.stddev * noise
+    if soft and isinstance(q, GumbelSoftmax):
+        return q.soft(generator)
     if isinstance(q, OneHotCategorical):
         chosen = torch.multinomial(q.probs, 1, generator=generator).squeeze(1)
         hard = torch.nn.functional.one_hot(chosen, q.probs.shape[-1]).to(q.probs)

@@ -116,11 +116,49 @@ class Uniform:
         return -q.entropy() + math.log(self.high - self.low)
 
 
+class GumbelSoftmax(OneHotCategorical):
+    """A categorical posterior whose draws with a gradient are softened ones, at a temperature.
+
+    Its ``sample`` and everything that is computed of it are those of the categorical distribution itself.
+
+    Args:
+        logits: (batch, categories).
+        temperature: above 0; towards 0 the soft draws become one-hot, and their gradients noisy.
+    """
+
+    def __init__(self, logits: Tensor, temperature: float) -> None:
+        super().__init__(logits=logits, validate_args=False)
+        self.temperature = temperature
+
+    def soft(self, generator: torch.Generator) -> Tensor:
+        """Draws (batch, categories), each row positive and of sum 1, with a gradient to the logits."""
+        chance = torch.rand(
+            self.logits.shape, generator=generator, device=self.logits.device, dtype=self.logits.dtype
+        )
+        tiny = torch.finfo(self.logits.dtype).tiny
+        gumbel = -(-chance.clamp_min(tiny).log()).clamp_min(tiny).log()
+        return ((self.logits + gumbel) / self.temperature).softmax(-1)
+
+
 @dataclass(frozen=True)
 class Categorical:
-    """One categorical variable, uniform over ``dim`` categories, its code a one-hot row of ``dim`` numbers."""
+    """One categorical variable, uniform over ``dim`` categories, its code a one-hot row of ``dim`` numbers.
 
+    Args:
+        temperature: that of the soft draws by which training reaches the encoder (Gumbel-Softmax); by default draws
+            are one-hot and the gradient is that of the probabilities (straight-through).
+
+    References:
+        Categorical reparameterization with Gumbel-Softmax (Jang et al., 2017), https://arxiv.org/abs/1611.01144
+        The concrete distribution (Maddison et al., 2017), https://arxiv.org/abs/1611.00712
+    """
+
+    temperature: float | None = None
     kind: ClassVar[str] = "categorical"
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and not 0.0 < self.temperature < float("inf"):
+            raise ValueError(f"A temperature lies above 0; got {self.temperature}.")
 
     def sample(self, n: int, dim: int, generator: torch.Generator) -> Tensor:
         """Draws (n, dim) float32 one-hot codes."""
@@ -149,6 +187,8 @@ class Categorical:
 
     def posterior(self, numbers: Tensor) -> Distribution:
         """The categorical distribution of (batch, dim) logits."""
+        if self.temperature is not None:
+            return GumbelSoftmax(numbers, self.temperature)
         return OneHotCategorical(logits=numbers, validate_args=False)
 
     def code(self, q: Distribution) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from latentlab.config import LARGEST_IMAGE, SMALLEST_IMAGE, BlockConfig, GANConfig, ModelConfig, VAEConfig
-from latentlab.latents import PRIORS, Block, LatentSpace
+from latentlab.latents import PRIORS, Block, LatentSpace, Prior
 from latentlab.models.gan import GAN
 from latentlab.models.gan_networks import GAN_NETWORKS
 from latentlab.models.likelihoods import Bernoulli, Gaussian
@@ -17,7 +17,12 @@ from latentlab.models.vae import VAE
 
 
 def _space(blocks: list[BlockConfig]) -> LatentSpace:
-    return LatentSpace([Block(b.name, b.dim, PRIORS[b.prior]()) for b in blocks])
+    return LatentSpace([Block(b.name, b.dim, _prior(b)) for b in blocks])
+
+
+def _prior(block: BlockConfig) -> Prior:
+    given = {} if block.temperature is None else {"temperature": block.temperature}
+    return PRIORS[block.prior](**given)
 
 
 def _vae(config: VAEConfig, image_shape: tuple[int, int, int]) -> VAE:

@@ -13,11 +13,15 @@ from latentlab.objectives.beta_tcvae import BetaTCVAE
 from latentlab.objectives.dip_vae import DIPVAE
 from latentlab.objectives.factor_vae import FactorVAE
 from latentlab.objectives.info_vae import InfoVAE
+from latentlab.objectives.joint_vae import JointVAE
 from latentlab.objectives.variational import BetaVAE, DataDescription, Objective
 
 _OBJECTIVES: dict[type[ObjectiveConfig], Callable[..., Objective]] = {
     configs.BetaVAE: lambda config, model, data, seed: BetaVAE(config.beta),
     configs.AnnealedVAE: lambda config, model, data, seed: AnnealedVAE(config.gamma, config.capacity),
+    configs.JointVAE: lambda config, model, data, seed: JointVAE(
+        model.latent_space, config.gamma, config.capacity_continuous, config.capacity_discrete
+    ),
     configs.BetaTCVAE: lambda config, model, data, seed: BetaTCVAE(
         config.beta, config.alpha, config.gamma, config.estimator, data.size
     ),
