@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from latentlab.cli import main
+from latentlab.config import MODELS, OBJECTIVES
 from latentlab.runs import Run
 
 TINY = [
@@ -174,11 +175,24 @@ def test_lists_name_what_there_is(trained, capsys):
     assert main(["models", "--runs", str(trained.parent)]) == 0
     shown = capsys.readouterr().out
     assert str(trained) in shown and "BetaVAE(beta=6.0)" in shown and "sprites-beta-vae" in shown
+    for kind in (*MODELS.values(), *OBJECTIVES.values()):  # each with its year, its paper and where to use it
+        assert f"{kind.__name__:22} {kind.year}  https://" in shown and f"use: {kind.use}" in shown
+        assert kind.year > 2012 and kind.use
+    assert "latents: normal Z, learned W" in shown and "trained by: beta-vae, annealed-vae" in shown
     assert main(["datasets"]) == 0
     shown = capsys.readouterr().out
     assert "737,280 images, 1 x 64 x 64" in shown and "shape, scale, orientation, x, y" in shown
     assert main(["doctor"]) == 0
     assert "torch" in capsys.readouterr().out
+
+
+def test_suggest_says_why(capsys):
+    assert main(["suggest", "digits", "--latents", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert (
+        "likelihood: Gaussian, since" in shown and "--model.latents 4" in shown and "4th strongest" in shown
+    )
+    assert main(["suggest", "cats"]) == 2
 
 
 @pytest.mark.parametrize(

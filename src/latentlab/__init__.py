@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from latentlab.analysis import load_result as load_result
     from latentlab.analysis import project as project
     from latentlab.analysis import rank_units as rank_units
+    from latentlab.analysis import suggest as suggest
     from latentlab.analysis import swap_grid as swap_grid
     from latentlab.analysis import traverse as traverse
     from latentlab.analysis import traverse_grid as traverse_grid
@@ -60,6 +61,7 @@ _WHERE = {
     "feature_maps": "analysis",
     "compare_edits": "analysis",
     "rank_units": "analysis",
+    "suggest": "analysis",
     "load_result": "analysis",
     "evaluate": "evaluation",
     "metrics": "metrics",

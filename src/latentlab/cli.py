@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from latentlab.config import Experiment
+    from latentlab.config import Experiment, ModelConfig, ObjectiveConfig
 
 _RUN_HELP = 'a run: its folder, or "zoo:NAME" for one that ships with latentlab'
 
@@ -95,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", type=Path, metavar="FILE", help="also write the report, or a list of them")
     sub.add_argument("--runs", default="runs", metavar="DIR", help="workspace that keeps encodings")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    sub = verb(
+        "suggest", suggest, "propose likelihood, scale, beta and capacity for a data set, with reasons"
+    )
+    sub.add_argument("data", help='a data set that "latentlab datasets" lists, or "folder:PATH"')
+    sub.add_argument("--latents", type=int, default=10, help="latents of the model (default: 10)")
+    sub.add_argument("--steps", type=int, default=100_000, help="steps of the training (default: 100,000)")
+    sub.add_argument("--seed", type=int, default=0, help="of the images that are looked at (default: 0)")
 
     sub = verb("models", models, "list shipped runs, your runs, experiments and model families")
     sub.add_argument("--runs", default="runs", metavar="DIR", help="folder of your runs (default: ./runs)")
@@ -429,15 +437,36 @@ def models(options: argparse.Namespace) -> int:
         print(f"  {name:28} {claim}")
     print("Model families (latentlab train NAME --model CLASS):")
     for name, family in MODELS.items():
-        print(f"  {name:14} {family.__name__:14} {_first_line(family)}")
+        _print_kind(name, family, f"latents: {family.structure}", f"trained by: {_trained_by(family)}")
     print("Objectives (latentlab train NAME --objective CLASS --objective.COEFFICIENT VALUE):")
     for name, objective in OBJECTIVES.items():
-        print(f"  {name:14} {objective.__name__:14} {_first_line(objective)}")
+        _print_kind(name, objective)
     return 0
+
+
+def _print_kind(name: str, kind: type[ModelConfig] | type[ObjectiveConfig], *more: str) -> None:
+    print(f"  {name:16} {kind.__name__:22} {kind.year}  {kind.paper}")
+    for line in (_first_line(kind), f"use: {kind.use}", *more):
+        print(f"  {'':16} {line}")
+
+
+def _trained_by(family: type[ModelConfig]) -> str:
+    from latentlab.config import OBJECTIVES
+
+    return ", ".join(name for name, objective in OBJECTIVES.items() if objective.kind == family.kind)
 
 
 def _first_line(documented: type) -> str:
     return (documented.__doc__ or "").strip().splitlines()[0]
+
+
+def suggest(options: argparse.Namespace) -> int:
+    """``latentlab suggest``: where to start with a data set."""
+    from latentlab.analysis import suggest as suggest_for
+    from latentlab.data import open_dataset
+
+    print(suggest_for(open_dataset(options.data), options.latents, options.steps, seed=options.seed))
+    return 0
 
 
 def datasets(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from latentlab.analysis.interpolation import Interpolation, interpolate
 from latentlab.analysis.projection import Projection, Support, project, umap_is_warm, warm_up
 from latentlab.analysis.readout import LinearReadout, linear_readout
 from latentlab.analysis.results import Provenance, Result, load_result
+from latentlab.analysis.suggestion import Suggestion, suggest
 from latentlab.analysis.traversal import (
     SwapGrid,
     Traversal,
@@ -29,6 +30,7 @@ __all__ = [
     "Projection",
     "Provenance",
     "Result",
+    "Suggestion",
     "Support",
     "SwapGrid",
     "Traversal",
@@ -48,6 +50,7 @@ __all__ = [
     "project",
     "rank_units",
     "stages_of",
+    "suggest",
     "swap_grid",
     "traverse",
     "traverse_grid",
