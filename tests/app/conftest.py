@@ -54,12 +54,33 @@ def planted_run(
             if isinstance(module, torch.nn.Linear | torch.nn.ConvTranspose2d):
                 module.weight *= 3.2
                 module.bias *= 0.0
+    return keep(run, model)
+
+
+def keep(run: Run, model: torch.nn.Module) -> Run:
+    """The run with these weights, a row of figures and a card."""
+    name = run.name
     save_weights(model, run.path / WEIGHTS)
     (run.path / METRICS).write_text("step,reconstruction,kl\n100,250.5,12.25\n", encoding="utf-8")
     (run.path / "README.md").write_text(
         f"---\ntags: [vae]\n---\n# Card of {name}\n\n![away](https://example.org/x.png)\n", encoding="utf-8"
     )
     return Run.open(run.path)
+
+
+def kinds_run(folder: Path) -> Run:
+    """A run whose generator draws another image for each of three kinds, and reads kind and style off any image."""
+    blocks = [BlockConfig("kind", 3, "categorical"), BlockConfig("style", 2)]
+    config = VAEConfig(blocks=blocks, width=8, hidden=32)
+    run = Run.create(folder / "kinds", Experiment(name="kinds", model=config), (1, 64, 64))
+    model = build_model(config, (1, 64, 64), 7)
+    with torch.no_grad():
+        for network, gain in ((model.generator, 3.2), (model.encoder, 2.0)):
+            for module in network.modules():
+                if isinstance(module, torch.nn.Linear | torch.nn.ConvTranspose2d | torch.nn.Conv2d):
+                    module.weight *= gain
+                    module.bias *= 0.0
+    return keep(run, model)
 
 
 def planted_workspace(folder: Path) -> dict[str, Run]:
@@ -69,6 +90,7 @@ def planted_workspace(folder: Path) -> dict[str, Run]:
         "alpha": planted_run(folder, "alpha", 1),
         "beta": planted_run(folder, "beta", 2),
         "blocks": planted_run(folder, "blocks", 3, blocks=[BlockConfig("pose", 2), BlockConfig("kind", 4)]),
+        "kinds": kinds_run(folder),
         "full": planted_run(folder, "full", 6, width=32, hidden=256),  # as large as the shipped ones
         "homeless": planted_run(folder, "homeless", 4, data=DataConfig(f"folder:{folder / 'nowhere'}")),
     }

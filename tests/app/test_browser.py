@@ -338,6 +338,30 @@ def test_the_stage_that_is_looked_at_survives_a_reload_and_stays_on_its_page(vis
     assert "stage=" not in page.evaluate("location.search")
 
 
+def test_a_category_has_a_button_for_each_kind_and_the_image_follows(visit, planted: dict[str, Run]) -> None:
+    """Would catch: a slider for each one-hot coordinate, by which kinds are blended that the model never saw."""
+    page = visit("/traverse?run=kinds&start=Seed&seed=4")
+    drawn(page, "traverse")
+    settled(page)
+    group = page.get_by_role("radiogroup", name="kind")
+    kinds = group.get_by_role("radio")
+    assert kinds.all_inner_texts() == ["0", "1", "2"] and group.locator("[aria-checked=true]").count() == 1
+    assert page.locator("input.ll-slider").count() == 2  # the style's
+    for kind in (2, 0):
+        before = metrics(page, "traverse")["frames"]
+        kinds.nth(kind).click()
+        until(lambda: metrics(page, "traverse")["frames"] > before)  # noqa: B023
+        until(lambda: metrics(page, "traverse")["last_z"][:3] == [float(i == kind) for i in range(3)])  # noqa: B023
+        expected = analysis.decode_latents(
+            planted["kinds"].model, np.array([metrics(page, "traverse")["last_z"]], np.float32)
+        )[0, 0]
+        until(lambda: np.abs(pixels(page, "canvas.ll-main") / 255 - expected).max() < 0.02)  # noqa: B023
+    page.keyboard.press("ArrowRight")  # the buttons are one stop of the keyboard; arrows choose
+    until(lambda: metrics(page, "traverse")["last_z"][:3] == [0.0, 1.0, 0.0])
+    page.keyboard.press("r")
+    until(lambda: sorted(metrics(page, "traverse")["last_z"][:3]) == [0.0, 0.0, 1.0])
+
+
 def test_the_map_shows_a_points_image_and_decodes_the_space_between(
     visit, planted: dict[str, Run], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
 
 from latentlab.app import state, theme
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from latentlab.analysis.encoding import Encoding
     from latentlab.app.components import Axis
     from latentlab.app.start import Start
+    from latentlab.latents import Block
     from latentlab.runs import Run
 
 LARGEST_SEED = 999_999
@@ -132,46 +134,69 @@ def scale_for(run: Run, count: int, width: int = 400) -> int:
 
 
 def sliders(run: Run, encoding: Encoding | None, start: Start) -> list[Axis]:
-    """One slider a latent, strongest first, its range from the data where the model can encode them."""
+    """One slider a latent, buttons for a category, strongest first; ranges from the data where they are encoded."""
     from latentlab.analysis import dim_ranges
     from latentlab.app.components import Axis
+    from latentlab.latents import ACTIVE_NATS, Categorical, Codebook
 
     space = run.model.latent_space
-    if encoding is None:
-        ranges = dim_ranges(run.model, span="prior", coverage=0.98)
-        order, kl, active, spread = range(space.dim), None, None, space.std.numpy()
-    else:
-        ranges = dim_ranges(run.model, span="posterior", coverage=0.98, encoding=encoding)
-        order, kl, active, spread = (
-            encoding.order,
-            encoding.kl_per_dim,
-            encoding.active,
-            encoding.aggregate_std,
-        )
+    span = "prior" if encoding is None else "posterior"
+    ranges = dim_ranges(run.model, span=span, coverage=0.98, encoding=encoding)
+    spread = space.std.numpy() if encoding is None else encoding.aggregate_std
     names, known = meanings(run), state.labels(run)
-    blocks = {
-        i: block.name for block in space.blocks for i in range(*space.slice(block.name).indices(space.dim))
-    }
-    several = len(space.blocks) > 1
     axes = []
-    for i in (int(i) for i in order):
-        low, high = (float(v) for v in ranges[i])
-        axes.append(
-            Axis(
-                index=i,
-                name=space.names[i],
-                low=min(low, float(start.z[i])),
-                high=max(high, float(start.z[i])),
-                default=float(start.z[i]),
-                std=float(spread[i]),
-                kl=None if kl is None else float(kl[i]),
-                inactive=active is not None and not bool(active[i]),
-                group=blocks[i] if several else "",
-                meaning=names.get(space.names[i], ""),
-                known=known_words(known.get(space.names[i])),
+    for block in space.blocks:
+        where = range(*space.slice(block.name).indices(space.dim))
+        group = block.name if len(space.blocks) > 1 else ""
+        if isinstance(block.prior, Categorical):
+            kl = None if encoding is None else float(encoding.kl_per_dim[where].sum())
+            axes.append(
+                Axis(
+                    index=where[0],
+                    name=block.name,
+                    low=0.0,
+                    high=float(block.dim - 1),
+                    default=float(np.argmax(start.z[where])),
+                    kl=kl,
+                    inactive=kl is not None and kl <= ACTIVE_NATS,
+                    meaning=names.get(block.name, ""),
+                    known=known_words(known.get(block.name)),
+                    choices=choices_of(run, block),
+                )
             )
-        )
-    return axes
+            continue
+        for i in where:
+            low, high = (float(v) for v in ranges[i])
+            axes.append(
+                Axis(
+                    index=i,
+                    name=space.names[i],
+                    low=min(low, float(start.z[i])),
+                    high=max(high, float(start.z[i])),
+                    default=float(start.z[i]),
+                    std=float(spread[i]),
+                    kl=None if encoding is None else float(encoding.kl_per_dim[i]),
+                    inactive=encoding is not None and not bool(encoding.active[i]),
+                    group=group,
+                    meaning=names.get(space.names[i], ""),
+                    known=known_words(known.get(space.names[i])),
+                    whole=isinstance(block.prior, Codebook),
+                )
+            )
+    # Stable, so that nothing moves where nothing was encoded; a block's latents stay together.
+    blocks = {axis.index: axis.group or axis.name for axis in axes}
+    strongest: dict[str, float] = {}
+    for axis in axes:
+        strongest[blocks[axis.index]] = max(strongest.get(blocks[axis.index], 0.0), axis.kl or 0.0)
+    several = len(space.blocks) > 1
+    return sorted(axes, key=lambda a: (-strongest[blocks[a.index]] if several else 0.0, -(a.kl or 0.0)))
+
+
+def choices_of(run: Run, block: Block) -> tuple[str, ...]:
+    """Names of a categorical block's categories: those of the data's factor of that name, else their numbers."""
+    data = state.dataset_or_reason(run)[0]
+    named = data.categories.get(block.name, ()) if data is not None else ()
+    return tuple(named) if len(named) == block.dim else tuple(str(i) for i in range(block.dim))
 
 
 def meanings(run: Run) -> dict[str, str]:

@@ -99,7 +99,7 @@ def starting_point(run: Run) -> Start:
     if way == "Numbers":
         numbers = read_latent(text or "", run.model.latent_space.dim)
         if numbers is None:
-            numbers = run.model.latent_space.mean.numpy()
+            numbers = state.nearest(run, run.model.latent_space.mean.numpy()[None])[0]
         return Start(
             numbers, None, "the numbers given", f"{run.digest[:12]}-numbers-{hash(numbers.tobytes())}"
         )

@@ -249,6 +249,14 @@ def drawn(run: Run, question: str, arguments: Hashable, call: Callable[[], Any])
     return computed(run, question, arguments, lambda: Drawn(call()))
 
 
+def nearest(run: Run, codes: np.ndarray) -> np.ndarray:
+    """Codes (n, dim) as the generator knows them: posterior means and places of a map lie between categories."""
+    import torch
+
+    found = run.model.latent_space.nearest(torch.tensor(codes, dtype=torch.float32))
+    return found.numpy()
+
+
 def samples(run: Run, n: int = 32, seed: int = 0) -> np.ndarray:
     """Images (n, channels, height, width) drawn from the model's prior."""
 

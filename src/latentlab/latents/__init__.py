@@ -4,8 +4,18 @@ Symbols: ``z`` is a code, one flat tensor (batch, dim); a *block* is a run of co
 is a posterior over ``z`` given an image. Everything that speaks of latents speaks of these.
 """
 
+from latentlab.latents.codebook import Codebook, PointMass
 from latentlab.latents.posterior import Posterior
-from latentlab.latents.priors import PRIORS, Categorical, GumbelSoftmax, Normal, Prior, Uniform
+from latentlab.latents.priors import (
+    PRIORS,
+    UNORDERED,
+    Categorical,
+    GumbelSoftmax,
+    Mapped,
+    Normal,
+    Prior,
+    Uniform,
+)
 from latentlab.latents.space import Block, LatentSpace
 
 ACTIVE_NATS = 0.1
@@ -14,11 +24,15 @@ ACTIVE_NATS = 0.1
 __all__ = [
     "ACTIVE_NATS",
     "PRIORS",
+    "UNORDERED",
     "Block",
     "Categorical",
+    "Codebook",
     "GumbelSoftmax",
     "LatentSpace",
+    "Mapped",
     "Normal",
+    "PointMass",
     "Posterior",
     "Prior",
     "Uniform",

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, OneHotCategorical
 from torch.distributions import Normal as NormalDistribution
 
+from latentlab.latents.codebook import PointMass
 from latentlab.latents.priors import GumbelSoftmax
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ def _rsample(q: Distribution, generator: torch.Generator, soft: bool = True) -> 
         chosen = torch.multinomial(q.probs, 1, generator=generator).squeeze(1)
         hard = torch.nn.functional.one_hot(chosen, q.probs.shape[-1]).to(q.probs)
         return hard + q.probs - q.probs.detach()  # straight-through: exact draw forward, gradient of the mean
+    if isinstance(q, PointMass):
+        return q.mean
     raise TypeError(f"No reparametrised sampler for {type(q).__name__}; use Normal or OneHotCategorical.")
 
 

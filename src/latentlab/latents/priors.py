@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, OneHotCategorical
 from torch.distributions import Normal as NormalDistribution
+
+from latentlab.latents.codebook import Codebook
 
 _LOG_VAR_RANGE = (-20.0, 20.0)
 
@@ -213,5 +215,23 @@ class Categorical:
         return q.probs * (q.logits - q.logits.logsumexp(-1, keepdim=True) + math.log(q.probs.shape[-1]))
 
 
-PRIORS: dict[str, type] = {prior.kind: prior for prior in (Normal, Uniform, Categorical)}
-Prior = Normal | Uniform | Categorical
+@dataclass(frozen=True)
+class Mapped:
+    """No prior in closed form: codes of such a block come from another space of the model, through its ``map``."""
+
+    kind: ClassVar[str] = "mapped"
+
+    def _refuse(self, *given: object) -> NoReturn:
+        raise ValueError(
+            "A mapped block has no prior in closed form; draw codes of the model's first space and carry them over "
+            "with model.map."
+        )
+
+    sample = quantile = moments = log_prob = _refuse
+    posterior_size = posterior = code = kl = _refuse
+
+
+PRIORS: dict[str, type] = {prior.kind: prior for prior in (Normal, Uniform, Categorical, Codebook, Mapped)}
+Prior = Normal | Uniform | Categorical | Codebook | Mapped
+UNORDERED = (Categorical, Codebook)
+"""Priors of categories: between two values there is no path, and no value is larger than another."""

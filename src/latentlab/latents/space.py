@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from latentlab.latents.codebook import Codebook
 from latentlab.latents.posterior import Posterior
 from latentlab.latents.priors import PRIORS, Categorical, Normal, Prior
 
@@ -148,6 +149,20 @@ class LatentSpace:
             raise ValueError(
                 f"Expected codes (batch, {self.dim}) of space {self.name!r}; got {tuple(z.shape)}."
             )
+
+    def nearest(self, z: Tensor) -> Tensor:
+        """Codes (batch, dim) as a generator knows them: categories are one-hot and indices whole, the rest stays.
+
+        Means and blends of codes lie between the categories; this gives each its largest.
+        """
+        parts = self.split(z)
+        for block in self.blocks:
+            part = parts[block.name]
+            if isinstance(block.prior, Categorical):
+                parts[block.name] = torch.nn.functional.one_hot(part.argmax(1), block.dim).to(z.dtype)
+            elif isinstance(block.prior, Codebook):
+                parts[block.name] = part.round().clamp(0, block.prior.size - 1)
+        return self.join(parts)
 
     def sample(self, n: int, seed: int, device: str | torch.device = "cpu") -> Tensor:
         """Draws codes (n, dim) from the prior; equal seeds give equal codes on every device."""

@@ -71,7 +71,7 @@ LL.views.traverse = class {
         group = axis.group;
         nodes.push(el("div", { class: "ll-group" }, group));
       }
-      nodes.push(this.buildRow(axis, most));
+      nodes.push(this.buildAxis(axis, most));
     }
     if (active.some((axis) => axis.kl != null)) {
       nodes.unshift(el("div", { class: "ll-row ll-heads", "aria-hidden": "true" }, el("span"), el("span", {}, "Latent"),
@@ -81,31 +81,84 @@ LL.views.traverse = class {
     if (idle.length) {
       nodes.push(el("details", { class: "ll-idle", open: !active.length },
         el("summary", { title: "The encoder ignores these: their KL divergence is near zero" }, `Inactive (${idle.length})`),
-        ...idle.map((axis) => this.buildRow(axis, most))));
+        ...idle.map((axis) => this.buildAxis(axis, most))));
     }
     this.list.replaceChildren(...nodes);
   }
 
-  buildRow(axis, most) {
+  buildAxis(axis, most) {
+    return axis.choices.length ? this.buildChoice(axis, most) : this.buildRow(axis, most);
+  }
+
+  // What a slider and a category have alike: lock, name, KL.
+  buildHead(axis, most) {
     const { el, icon, format } = LL;
-    const span = axis.high - axis.low, step = span / 200;
     const label = axis.meaning ? `${axis.meaning} (${axis.name})` : axis.known ? `${axis.name}, ${axis.known}` : axis.name;
-    const range = el("input", { type: "range", class: "ll-range ll-slider", "data-index": axis.index, min: axis.low,
-      max: axis.high, step: "any", "aria-label": label });
-    const value = el("input", { type: "text", class: "ll-value", inputmode: "decimal", "aria-label": `value of ${label}` });
     const lock = el("button", { type: "button", class: "ll-lock", "aria-pressed": "false", "aria-label": `lock ${label}`,
       title: "Lock: dice and reset leave it alone" }, icon("unlock"));
+    lock.addEventListener("click", () => {
+      if (this.locks.has(axis.index)) this.locks.delete(axis.index);
+      else this.locks.add(axis.index);
+      this.showLock(axis.index);
+      this.commit();
+    });
+    const share = axis.kl == null ? null : LL.clamp(axis.kl / most, 0, 1);
+    const name = el("span", { class: "ll-name" }, el("span", { class: "ll-label" }, axis.meaning || axis.name),
+      axis.meaning || axis.known
+        ? el("span", { class: "ll-sub" }, axis.meaning ? axis.name : `· ${axis.known}`) : null);
+    const kl = el("span", { class: "ll-kl", "aria-hidden": "true" },
+      share == null ? null : el("i", { style: `width:${(share * 100).toFixed(1)}%` }));
+    const hint = axis.help || (axis.kl == null ? "" : `KL divergence ${format(axis.kl)} nats an image`);
+    return { label, lock, name, kl, hint };
+  }
+
+  // The categories of a one-hot block, one button each.
+  buildChoice(axis, most) {
+    const { el } = LL, { label, lock, name, kl, hint } = this.buildHead(axis, most);
+    const buttons = axis.choices.map((text, i) => el("button", { type: "button", role: "radio", class: "ll-choice",
+      "data-index": axis.index + i, "aria-checked": "false", tabindex: -1, onclick: () => { this.choose(axis, i); this.settle(); } }, text));
+    const group = el("span", { class: "ll-choices", role: "radiogroup", "aria-label": label }, ...buttons);
+    group.addEventListener("keydown", (event) => {
+      const by = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key], n = buttons.length;
+      const next = by ? (this.chosen(axis) + by + n) % n : { Home: 0, End: n - 1 }[event.key];
+      if (next === undefined) return;
+      event.preventDefault();
+      this.choose(axis, next);
+      buttons[next].focus();
+      this.settleSoon();
+    });
+    const row = el("div", { class: "ll-row ll-category", title: hint || null }, lock, name, kl, group);
+    this.rows.set(axis.index, { axis, buttons, lock, row, focus: () => buttons[this.chosen(axis)].focus() });
+    return row;
+  }
+
+  // The largest of a category's coordinates: between two categories there is none, except while A is blended into B.
+  chosen(axis) {
+    let best = 0;
+    for (let i = 1; i < axis.choices.length; i++) if (this.z[axis.index + i] > this.z[axis.index + best]) best = i;
+    return best;
+  }
+
+  setChoice(z, axis, choice) {
+    for (let i = 0; i < axis.choices.length; i++) z[axis.index + i] = i === choice ? 1 : 0;
+  }
+
+  choose(axis, choice) {
+    this.setChoice(this.z, axis, choice);
+    this.show(axis.index);
+    this.draw();
+  }
+
+  buildRow(axis, most) {
+    const { el } = LL, { label, lock, name, kl, hint } = this.buildHead(axis, most);
+    const span = axis.high - axis.low, step = axis.whole ? 1 : span / 200;
+    const range = el("input", { type: "range", class: "ll-range ll-slider", "data-index": axis.index, min: axis.low,
+      max: axis.high, step: axis.whole ? 1 : "any", "aria-label": label });
+    const value = el("input", { type: "text", class: "ll-value", inputmode: "decimal", "aria-label": `value of ${label}` });
     const at = LL.clamp((axis.default - axis.low) / span, 0, 1);
     const track = el("span", { class: "ll-track", style: `--tick:${at}` }, range);
-    const share = axis.kl == null ? null : LL.clamp(axis.kl / most, 0, 1);
-    const hint = axis.help || (axis.kl == null ? "" : `KL divergence ${format(axis.kl)} nats an image`);
-    const row = el("div", { class: "ll-row", title: hint || null }, lock,
-      el("span", { class: "ll-name" }, el("span", { class: "ll-label" }, axis.meaning || axis.name),
-        axis.meaning || axis.known
-          ? el("span", { class: "ll-sub" }, axis.meaning ? axis.name : `· ${axis.known}`) : null),
-      el("span", { class: "ll-kl", "aria-hidden": "true" }, share == null ? null : el("i", { style: `width:${(share * 100).toFixed(1)}%` })),
-      track, value);
-    const entry = { axis, range, value, lock, track, row, step };
+    const row = el("div", { class: "ll-row", title: hint || null }, lock, name, kl, track, value);
+    const entry = { axis, range, value, lock, track, row, step, focus: () => range.focus() };
     range.addEventListener("input", () => this.move(axis.index, Number(range.value)));
     range.addEventListener("change", () => this.settle());
     range.addEventListener("dblclick", () => { this.move(axis.index, axis.default); this.settle(); });
@@ -127,12 +180,6 @@ LL.views.traverse = class {
       this.settle();
     });
     value.addEventListener("focus", () => value.select());
-    lock.addEventListener("click", () => {
-      if (this.locks.has(axis.index)) this.locks.delete(axis.index);
-      else this.locks.add(axis.index);
-      this.showLock(axis.index);
-      this.commit();
-    });
     this.rows.set(axis.index, entry);
     return row;
   }
@@ -216,7 +263,7 @@ LL.views.traverse = class {
   }
 
   move(index, value) {
-    this.z[index] = value;
+    this.z[index] = this.rows.get(index)?.axis.whole ? Math.round(value) : value;
     this.show(index);
     this.draw();
   }
@@ -258,7 +305,11 @@ LL.views.traverse = class {
 
   reset() {
     const z = Float32Array.from(this.z);
-    for (const axis of this.axes) if (!this.locks.has(axis.index)) z[axis.index] = axis.default;
+    for (const axis of this.axes) {
+      if (this.locks.has(axis.index)) continue;
+      if (axis.choices.length) this.setChoice(z, axis, axis.default);
+      else z[axis.index] = axis.default;
+    }
     this.jump(z);
   }
 
@@ -268,8 +319,13 @@ LL.views.traverse = class {
     this.seed.value = String(this.seedValue);
     const chance = LL.random(this.seedValue), z = Float32Array.from(this.z);
     for (const axis of [...this.axes].sort((a, b) => a.index - b.index)) {
+      if (axis.choices.length) {
+        const choice = Math.floor(chance.uniform() * axis.choices.length);
+        if (!this.locks.has(axis.index)) this.setChoice(z, axis, choice);
+        continue;
+      }
       const value = axis.default + axis.std * chance.normal();
-      if (!this.locks.has(axis.index)) z[axis.index] = LL.clamp(value, axis.low, axis.high);
+      if (!this.locks.has(axis.index)) z[axis.index] = LL.clamp(axis.whole ? Math.round(value) : value, axis.low, axis.high);
     }
     this.jump(z);
   }
@@ -298,7 +354,7 @@ LL.views.traverse = class {
     const k = event.key.toLowerCase();
     if (k === "r") this.roll(1);
     else if (k === "z") event.shiftKey ? this.redo() : this.undo();
-    else if (/^[1-9]$/.test(k)) [...this.rows.values()][Number(k) - 1]?.range.focus();
+    else if (/^[1-9]$/.test(k)) [...this.rows.values()][Number(k) - 1]?.focus();
     else return false;
     return true;
   }
@@ -307,6 +363,15 @@ LL.views.traverse = class {
   show(index) {
     const row = this.rows.get(index);
     if (!row) return;
+    if (row.buttons) {
+      const chosen = this.chosen(row.axis);
+      row.buttons.forEach((button, i) => {
+        button.setAttribute("aria-checked", String(i === chosen));
+        button.tabIndex = i === chosen ? 0 : -1;
+        button.style.setProperty("--share", LL.clamp(this.z[index + i], 0, 1));
+      });
+      return;
+    }
     const { axis } = row, value = this.z[index], at = LL.clamp((value - axis.low) / (axis.high - axis.low), 0, 1);
     row.range.value = String(value);
     row.range.setAttribute("aria-valuetext", LL.format(value));

@@ -14,10 +14,10 @@ _component = register("traverse")
 
 @dataclass(frozen=True)
 class Axis:
-    """One slider.
+    """One slider, or the buttons of one category.
 
     Args:
-        index: the coordinate of the code that it moves.
+        index: the coordinate of the code that it moves; the first of a category's one-hot coordinates.
         name: its name in the latent space, such as "z3".
         low: left end of its range, in the code's own units.
         high: right end of its range.
@@ -29,6 +29,9 @@ class Axis:
         meaning: the name a person gave, such as "rotation".
         known: the factor it was measured to know most of, such as "scale, MI 1.4 nats".
         help: one line shown on hover.
+        choices: names of the categories of a one-hot block, one button each; () for a slider. ``default`` is then the
+            number of the category, ``low`` and ``high`` are not used.
+        whole: the slider stops at whole numbers only, the indices of a codebook.
     """
 
     index: int
@@ -43,6 +46,8 @@ class Axis:
     meaning: str = ""
     known: str = ""
     help: str = ""
+    choices: tuple[str, ...] = ()
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not self.low < self.high:

@@ -261,7 +261,7 @@ def check_fits(run: Run, edits: tuple[Edit, ...]) -> None:
     for edit in edits:
         if edit.stage not in known:
             raise ValueError(f"No stage {edit.stage!r} in this model; it has {', '.join(sorted(known))}.")
-    codes = run.model.latent_space.mean.numpy()[None]
+    codes = state.nearest(run, run.model.latent_space.mean.numpy()[None])
     analysis.decode_latents(run.model, codes, edits=[e for e in edits if e.network == "generator"])
     if any(e.network == "encoder" for e in edits):
         analysis.encode_images(run.model, np.zeros((1, *run.model.image_shape), np.float32), edits=edits)

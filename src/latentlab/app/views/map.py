@@ -167,7 +167,7 @@ def show_point(run: Run, data: FactorDataset, encoding: Encoding, projection: Pr
     """A data image with its reconstruction, and the way to pull its latent."""
     index = int(encoding.indices[row])
     image = image_of(data, index)
-    decoded = analysis.decode_latents(run.model, encoding.mean[row][None])[0]
+    decoded = analysis.decode_latents(run.model, state.nearest(run, encoding.mean[row][None]))[0]
     scale = controls.scale_for(run, 2)
     left, right = st.columns(2, gap="small")
     with left:
@@ -191,7 +191,7 @@ def show_point(run: Run, data: FactorDataset, encoding: Encoding, projection: Pr
 
 def show_position(run: Run, projection: Projection, position: tuple[float, float]) -> None:
     """The image that the model decodes at an empty place, and how far from the data that is."""
-    code = projection.lift(np.asarray(position, dtype=float)[None])[0]
+    code = state.nearest(run, projection.lift(np.asarray(position, dtype=float)[None]))[0]
     support = projection.support(np.asarray(position, dtype=float)[None])
     image = analysis.decode_latents(run.model, code[None])[0]
     picture = state.picture(image, controls.scale_for(run, 2))

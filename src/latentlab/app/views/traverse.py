@@ -203,7 +203,7 @@ def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple) -> None:
     codes = (
         None
         if encoding is None
-        else encoding.mean[np.random.default_rng(seed).permutation(encoding.n)[:rows]]
+        else state.nearest(run, encoding.mean[np.random.default_rng(seed).permutation(encoding.n)[:rows]])
     )
     picture = state.drawn(
         run,
