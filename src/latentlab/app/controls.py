@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from latentlab.analysis.encoding import Encoding
     from latentlab.app.components import Axis
     from latentlab.app.start import Start
-    from latentlab.latents import Block
+    from latentlab.latents import Block, LatentSpace
     from latentlab.runs import Run
 
 LARGEST_SEED = 999_999
@@ -217,6 +217,13 @@ def active_names(run: Run, encoding: Encoding | None) -> list[str]:
         return list(names)
     active = [names[int(i)] for i in encoding.order if encoding.active[int(i)]]
     return active or [names[int(i)] for i in encoding.order[:2]]
+
+
+def ordered(space: LatentSpace, names: Sequence[str]) -> list[str]:
+    """Those of the latents whose values have an order; categories have none."""
+    from latentlab.latents import UNORDERED
+
+    return [name for name in names if not isinstance(space.block_of(name).prior, UNORDERED)]
 
 
 def menu(label: str, options: Sequence[str], index: int, key: str, meaning: str) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from latentlab.analysis.inference import carry, input_spaces
 from latentlab.app.wire import (
     WANT_IMAGE,
     WANT_ORIGINAL,
@@ -151,7 +152,14 @@ class LiveSession:
                 )
             if edit.source is not None and not all(map(math.isfinite, edit.source)):
                 raise ValueError("An edit's source must hold finite numbers.")
-            size = self.dim if edit.network == "generator" else math.prod(self.model.image_shape)
+            space = input_spaces(self.model).get(edit.network)
+            size = (
+                math.prod(self.model.image_shape)
+                if space is None
+                else self.dim
+                if space == self.model.latent_space.name
+                else self.model.spaces[space].dim
+            )
             if edit.source is not None and len(edit.source) != size:
                 raise ValueError(
                     f"The source of an edit of {edit.stage!r} has {size} numbers; got {len(edit.source)}."
@@ -181,7 +189,7 @@ class LiveSession:
         if self._shapes is None:
             z = torch.zeros(1, self.dim, device=self._device())
             inputs = {
-                "generator": z,
+                **{name: carry(self.model, z, space) for name, space in input_spaces(self.model).items()},
                 "encoder": torch.zeros(1, *self.model.image_shape, device=self._device()),
             }
             self._shapes = {
@@ -235,6 +243,8 @@ class LiveSession:
                 if image is None:
                     image = self.model.decode(z) if source.image is None else source.image.to(self._device())
                 h = image
+            elif name in input_spaces(self.model):
+                h = carry(self.model, z, input_spaces(self.model)[name])
             network = self.model.networks[name]
             state = network.activations(h, [view.stage], edits=edits)[network.stage_name(view.stage)]
             parts.extend(pack_sheet(first_tensor(state)[0].float().cpu().numpy(), view.stage))

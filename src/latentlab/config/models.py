@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from latentlab.config.adversarial import Adversarial
 from latentlab.config.fields import check_choice, check_range
 from latentlab.config.objectives import ObjectiveConfig
+from latentlab.config.variational import DIPVAE, BetaVAE
 
 SMALLEST_IMAGE, LARGEST_IMAGE = 28, 128
 
@@ -75,12 +76,15 @@ class VAEConfig(ModelConfig):
     Args:
         latents: number of latent coordinates, all in one block "z"; not used where ``blocks`` is given.
         blocks: named blocks of latents, for a structured model.
-        network: "burgess" (Burgess et al. 2018), "locatello" (Locatello et al. 2019) or "residual".
+        network: "burgess" (Burgess et al. 2018), "locatello" (Locatello et al. 2019), "pooled" (the encoder halves
+            by maxima over 2x2 pixels, as the networks did that were first opened) or "residual".
         width: channels of the first convolution; the others follow from it.
         hidden: units of the fully connected layers.
-        likelihood: "bernoulli" (pixels as probabilities) or "gaussian".
-        scale: standard deviation of the Gaussian likelihood, pixels in [0, 1].
-        learn_scale: learn that standard deviation, starting from ``scale``.
+        likelihood: "bernoulli" (pixels as probabilities), "gaussian", "laplace", or "logistic" (the 256 levels of
+            an 8-bit image).
+        scale: of the likelihood, pixels in [0, 1]: the Gaussian's standard deviation, the Laplace distribution's
+            mean absolute deviation, the logistic distribution's scale; a Bernoulli likelihood has none.
+        learn_scale: learn that scale, starting from ``scale``.
     """
 
     family: ClassVar[str] = "vae"
@@ -92,10 +96,10 @@ class VAEConfig(ModelConfig):
     )
     latents: int = 10
     blocks: list[BlockConfig] | None = None
-    network: Literal["burgess", "locatello", "residual"] = "burgess"
+    network: Literal["burgess", "locatello", "pooled", "residual"] = "burgess"
     width: int = 32
     hidden: int = 256
-    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+    likelihood: Literal["bernoulli", "gaussian", "laplace", "logistic"] = "bernoulli"
     scale: float = 0.1
     learn_scale: bool = False
 
@@ -108,10 +112,62 @@ class VAEConfig(ModelConfig):
             check_choice(self, name)
         check_blocks(self.blocks)
 
+    def check_objective(self, objective: ObjectiveConfig) -> None:
+        """Refuses covariances of categories."""
+        kinds = [b.name for b in self.latent_blocks if b.prior == "categorical"]
+        if isinstance(objective, DIPVAE) and kinds:
+            raise ValueError(
+                f"DIP-VAE draws covariances to the identity, which means nothing for the categorical block {kinds[0]!r}; "
+                "use normal blocks or another objective."
+            )
+
     @property
     def latent_blocks(self) -> list[BlockConfig]:
         """The blocks of the latent space, spelled out."""
         return list(self.blocks) if self.blocks else [BlockConfig("z", self.latents)]
+
+
+@dataclass(frozen=True)
+class ConditionalVAEConfig(VAEConfig):
+    """A VAE one of whose blocks is a label of the data, such as the digit, so that the rest is how it is written.
+
+    With all labels it is the conditional VAE; with few, the semi-supervised one (M2), which guesses the others and
+    learns from them, too.
+
+    Args:
+        label: the data's factor that is the label, and the name of its block.
+        classes: how many values that factor has.
+        labelled: share of the data's images whose label may be read, the same for each class; at least one image of
+            each is. The paper uses 0.2 to 6 %.
+        alpha: weight of the classifier's cross-entropy, averaged over the labelled images, against the bound,
+            averaged over all: the paper's alpha over the number of images, 0.1 there.
+    """
+
+    family: ClassVar[str] = "conditional-vae"
+    year: ClassVar[int] = 2014
+    paper: ClassVar[str] = "https://arxiv.org/abs/1406.5298"
+    structure: ClassVar[str] = "a categorical block that is a label of the data, and one or more normal blocks"
+    use: ClassVar[str] = "what is shown apart from how, where labels exist; a handful a class will do"
+    label: str = "digit"
+    classes: int = 10
+    labelled: float = 1.0
+    alpha: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        BlockConfig(self.label, self.classes, "categorical")
+        check_range("model", "labelled", self.labelled, 1e-6, 1.0)
+        check_range("model", "alpha", self.alpha, 0.0, 1e6)
+        for block in self.blocks or ():
+            if block.prior != "normal":
+                raise ValueError(
+                    f"The blocks beside the label of a conditional VAE are normal; got {block.name!r}, {block.prior}."
+                )
+
+    @property
+    def latent_blocks(self) -> list[BlockConfig]:
+        """The blocks of the latent space, spelled out; the label is the first."""
+        return [BlockConfig(self.label, self.classes, "categorical"), *super().latent_blocks]
 
 
 def check_blocks(blocks: Any) -> None:
@@ -124,6 +180,115 @@ def check_blocks(blocks: Any) -> None:
         not isinstance(blocks, list) or not all(isinstance(b, BlockConfig) for b in blocks)
     ):
         raise ValueError(f"model.blocks must be a list of blocks, or null; got {blocks!r}.")
+
+
+def check_likelihood(config: Any) -> None:
+    """Refuses a likelihood that is none of the choices, or a scale out of range.
+
+    Raises:
+        ValueError: with the choices or the range.
+    """
+    check_choice(config, "likelihood")
+    check_range("model", "scale", config.scale, 1e-4, 10.0)
+
+
+@dataclass(frozen=True)
+class LadderVAEConfig(ModelConfig):
+    """A variational ladder autoencoder: several blocks of latents, each at a depth of its own.
+
+    Args:
+        levels: number of normal latents of each level, from the one next to the image, "level1_", to the deepest. At
+            28 pixels there is room for 3 levels, at 64 for 4, at 128 for 5.
+        width: channels of the first convolution; they double with each halving, up to 4 times as many.
+        hidden: units of the fully connected layers, which only the deepest level has.
+        likelihood: as of a VAE.
+        scale: of the likelihood, as of a VAE.
+        learn_scale: learn that scale, starting from ``scale``.
+    """
+
+    family: ClassVar[str] = "ladder-vae"
+    year: ClassVar[int] = 2017
+    paper: ClassVar[str] = "https://arxiv.org/abs/1702.08396"
+    structure: ClassVar[str] = "a block of normal latents for each level, level1_ next to the image"
+    use: ClassVar[str] = (
+        "fine and coarse features apart, each level in a block of its own; every variational objective fits it"
+    )
+    levels: list[int] = field(default_factory=lambda: [4, 4, 4])
+    width: int = 32
+    hidden: int = 256
+    likelihood: Literal["bernoulli", "gaussian", "laplace", "logistic"] = "bernoulli"
+    scale: float = 0.1
+    learn_scale: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.levels, list) or not 1 <= len(self.levels) <= 5:
+            raise ValueError(f"model.levels must be a list of 1 to 5 numbers of latents; got {self.levels!r}.")
+        for dim in self.levels:
+            if not isinstance(dim, int):
+                raise ValueError(f"model.levels must hold whole numbers; got {dim!r}.")
+            check_range("model", "levels", dim, 1, 1024)
+        check_range("model", "width", self.width, 4, 512)
+        check_range("model", "hidden", self.hidden, 4, 4096)
+        check_likelihood(self)
+
+    @property
+    def latent_blocks(self) -> list[BlockConfig]:
+        """The blocks of the latent space, spelled out; coordinate 2 of level 1 is "level1_2"."""
+        return [BlockConfig(f"level{k}_", dim) for k, dim in enumerate(self.levels, start=1)]
+
+
+@dataclass(frozen=True)
+class VQVAEConfig(ModelConfig):
+    """A vector-quantised autoencoder: a grid of codebook indices, and a learned prior over them.
+
+    Args:
+        codes: vectors in the codebook.
+        code_dim: numbers of each of them.
+        halvings: how often the image is halved on its way to the grid; a 32-pixel image has 4 x 4 positions after 3.
+        width: channels of the first convolution; they double once.
+        commitment: weight of the squared distance that draws the encoder's outputs to their codes.
+        prior_width: units of the prior's transformer, a multiple of 16.
+        prior_layers: its layers.
+        likelihood: as of a VAE.
+        scale: of the likelihood, as of a VAE.
+        learn_scale: learn that scale, starting from ``scale``.
+    """
+
+    family: ClassVar[str] = "vq-vae"
+    year: ClassVar[int] = 2017
+    paper: ClassVar[str] = "https://arxiv.org/abs/1711.00937"
+    structure: ClassVar[str] = "one block of codebook indices, one a position, with a learned prior over them"
+    use: ClassVar[str] = "sharp reconstructions from discrete codes, and samples from a prior that knows them"
+    codes: int = 64
+    code_dim: int = 16
+    halvings: int = 3
+    width: int = 32
+    commitment: float = 0.25
+    prior_width: int = 64
+    prior_layers: int = 2
+    likelihood: Literal["bernoulli", "gaussian", "laplace", "logistic"] = "bernoulli"
+    scale: float = 0.1
+    learn_scale: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("model", "codes", self.codes, 2, 8192)
+        check_range("model", "code_dim", self.code_dim, 2, 512)
+        check_range("model", "halvings", self.halvings, 1, 5)
+        check_range("model", "width", self.width, 4, 512)
+        check_range("model", "commitment", self.commitment, 0.0, 100.0)
+        check_range("model", "prior_width", self.prior_width, 16, 1024)
+        check_range("model", "prior_layers", self.prior_layers, 1, 24)
+        if self.prior_width % 16:
+            raise ValueError(f"model.prior_width must be a multiple of 16; got {self.prior_width}.")
+        check_likelihood(self)
+
+    def check_objective(self, objective: ObjectiveConfig) -> None:
+        """Refuses objectives that weigh a posterior's spread: here the posterior is a point."""
+        if not isinstance(objective, BetaVAE):
+            raise ValueError(
+                "A vq-vae is trained by the objective beta-vae: its posterior is one code, and its KL trains nothing "
+                f"but the prior, so {objective.objective!r} has nothing to weigh."
+            )
 
 
 @dataclass(frozen=True)

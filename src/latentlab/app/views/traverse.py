@@ -155,9 +155,9 @@ def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple
 def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> None:
     """A plane of images over two latents."""
     space, names = run.model.latent_space, controls.active_names(run, encoding)
-    menu = [*names, *(name for name in space.names if name not in names)]
+    menu = controls.ordered(space, [*names, *(name for name in space.names if name not in names)])
     if len(menu) < 2:
-        st.info("A plane needs two latents; this model has one.")
+        st.info(f"A plane needs two latents with an order; this model has {len(menu) or 'none'}.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         x = controls.menu("Across", menu, 0, "across", "The latent that changes from left to right.")
