@@ -198,7 +198,7 @@ def test_suggest_says_why(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "sprites"], "Unknown experiment 'sprites'; known: digits-gan, digits-vae"),
+        (["train", "sprites"], "Unknown experiment 'sprites'; known: digits-"),
         (["train", "nowhere.yaml"], "No file nowhere.yaml"),
         (["train", "sprites-beta-vae", "--objective.bita", "6"], "Option 'bita' is not accepted"),
         (["train", "sprites-beta-vae", "--objective.beta", "-1"], r"objective.beta must lie in"),

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Normal as NormalDistribution
 from torch.distributions import OneHotCategorical, kl_divergence
 
-from latentlab.latents import Block, Categorical, LatentSpace, Normal, Posterior, Uniform
+from latentlab.latents import Block, Categorical, Codebook, LatentSpace, Normal, PointMass, Posterior, Uniform
 
 
 @pytest.fixture
@@ -205,3 +205,40 @@ def test_a_categorical_block_is_one_variable_and_every_other_coordinate_is_its_o
 def test_drawing_with_a_generator_is_what_sampling_with_its_seed_gives(space):
     """Would catch: a second sampler beside the first, with another order of blocks."""
     assert torch.equal(space.draw(6, torch.Generator().manual_seed(2)), space.sample(6, seed=2))
+
+
+def test_a_codebooks_indices_are_uniform_whole_numbers_and_variables_of_their_own():
+    """Would catch: K indices from 1 to K, a row of indices taken for one variable, moments of another range."""
+    space = LatentSpace([Block("codes", 3, Codebook(5)), Block("z", 1)])
+    z = space.sample(20_000, seed=0)
+    assert z[:, :3].unique().tolist() == [0.0, 1.0, 2.0, 3.0, 4.0] and z.dtype == torch.float32
+    assert torch.allclose(z.mean(0), space.mean, atol=0.04) and torch.allclose(z.std(0), space.std, atol=0.03)
+    assert space.variables == (0, 1, 2, 3)
+    assert LatentSpace.from_dict(space.to_dict()) == space
+    values = torch.arange(-1.0, 6.0)[:, None]
+    assert Codebook(5).log_prob(values).exp().flatten().tolist() == pytest.approx([0, *[0.2] * 5, 0])
+    assert Codebook(5).log_prob(torch.tensor([[1.5]])).item() == -math.inf
+    assert [Codebook(5).quantile(p) for p in (0.01, 0.2, 0.21, 0.5, 0.99)] == [0.0, 0.0, 1.0, 2.0, 4.0]
+    assert Codebook(5).indices(9) == [0, 1, 2, 3, 4] and Codebook(64).indices(4) == [0, 21, 42, 63]
+    for wrong in (1, 2.5):
+        with pytest.raises(ValueError, match="a whole number of at least 2 codes; got"):
+            Codebook(wrong)
+    with pytest.raises(ValueError, match="no posterior of its own; a model with a codebook quantises"):
+        space.posterior(torch.zeros(2, 4))
+
+
+def test_a_point_mass_has_its_own_surprise_for_a_kl_and_no_spread():
+    """Would catch: the KL to a uniform prior where the model knows better, and draws that differ from the index."""
+    space = LatentSpace([Block("codes", 2, Codebook(4))])
+    indices, surprise = torch.tensor([[3, 0], [1, 1]]), torch.tensor([[0.1, 2.0], [0.7, 0.0]])
+    q = Posterior(space, {"codes": PointMass(indices, 4, surprise)})
+    assert torch.equal(q.kl(), surprise)
+    plain = Posterior(space, {"codes": PointMass(indices, 4)})
+    assert plain.kl().flatten().tolist() == pytest.approx([math.log(4)] * 4)
+    assert q.code().tolist() == q.sample(1).tolist() == [[3.0, 0.0], [1.0, 1.0]]
+    assert torch.equal(q.rsample(torch.Generator().manual_seed(0)), q.mean)
+    assert not q.stddev.any() and torch.isfinite(q.log_var).all()
+    found = q.pairwise_log_prob(q.mean)
+    assert found[0, 0].tolist() == [0.0, 0.0] and found[0, 1].tolist() == [-math.inf, -math.inf]
+    with pytest.raises(TypeError, match="A codebook block needs a PointMass posterior; got Normal"):
+        Codebook(4).kl(NormalDistribution(torch.zeros(2, 2), 1.0))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from latentlab.analysis import encode_dataset as encode_dataset
     from latentlab.analysis import feature_maps as feature_maps
     from latentlab.analysis import interpolate as interpolate
+    from latentlab.analysis import invert as invert
     from latentlab.analysis import linear_readout as linear_readout
     from latentlab.analysis import load_result as load_result
     from latentlab.analysis import project as project
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
     from latentlab.runs import Run as Run
     from latentlab.training.fit import fit as fit
     from latentlab.training.fit import resume as resume
+    from latentlab.training.inverse import fit_encoder as fit_encoder
 
 _WHERE = {
     "Run": "runs",
     "Experiment": "config",
     "fit": "training.fit",
     "resume": "training.fit",
+    "fit_encoder": "training.inverse",
     "open_dataset": "data",
     "list_datasets": "data",
     "Block": "latents",
@@ -54,6 +57,7 @@ _WHERE = {
     "traverse_grid": "analysis",
     "swap_grid": "analysis",
     "interpolate": "analysis",
+    "invert": "analysis",
     "encode_dataset": "analysis",
     "linear_readout": "analysis",
     "project": "analysis",

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from latentlab.files import atomic_write
-from latentlab.latents import Categorical
+from latentlab.latents import Categorical, LatentSpace
 from latentlab.models.contract import GenerativeModel, InferenceModel, is_inference_model
 from latentlab.runs import CARD, Run
 
 if TYPE_CHECKING:
+    from latentlab.analysis.encoding import Encoding
     from latentlab.data.factors import FactorDataset
 
 _IMAGES = 4000
@@ -124,18 +125,18 @@ def _encoded(run: Run, model: InferenceModel, dataset: FactorDataset) -> tuple[s
     count, metrics = min(_IMAGES, len(dataset)), run.metrics()
     encoding = encode_dataset(model, dataset, count, seed=1, reconstruction=True)
     start = encode_images(model, dataset.images(encoding.indices[:1]))[0]
-    shown = [encoding.dim_names[i] for i in encoding.order[:_STRIPS]]
+    latents = _by_information(encoding, model.latent_space)
+    shown = [name for name, _, _ in latents[:_STRIPS]]
     strips = traverse(model, start, shown, span="posterior", encoding=encoding, steps=9)
     viz.show(strips, caption=False).save(run.path / "traversal.png")
-    order = [int(i) for i in encoding.order]
     lines = [
         f"- last {run.experiment.log_every} training steps: reconstruction {metrics['reconstruction'][-1]:.2f}, "
         f"KL {metrics['kl'][-1]:.2f} nats per image",
         f"- {count:,} images of the data: KL {encoding.kl_per_dim.sum():.2f} nats per image, "
-        f"{int(encoding.active.sum())} of {len(order)} latents active, mean squared error per pixel "
+        f"{sum(active for _, _, active in latents)} of {len(latents)} latents active, mean squared error per pixel "
         f"{float(np.mean(np.asarray(encoding.reconstruction_error))):.5f}",
-        "- KL by latent, nats: "
-        + ", ".join(f"{encoding.dim_names[i]} {encoding.kl_per_dim[i]:.2f}" for i in order),
+        "- KL by latent, nats: " + ", ".join(f"{name} {kl:.2f}" for name, kl, _ in latents),
+        *_named(model, encoding),
     ]
     if encoding.factors is not None and dataset.factor_space is not None and is_ordered(dataset):
         names = tuple(n for n in dataset.factor_space.names if n not in dataset.categories)
@@ -153,6 +154,35 @@ def _encoded(run: Run, model: InferenceModel, dataset: FactorDataset) -> tuple[s
             "| R² | " + " | ".join(f"{r:.2f}" for r in readout.r2) + " |",
         ]
     return "traversal of the latents with the largest KL around one encoded image", lines
+
+
+def _by_information(encoding: Encoding, space: LatentSpace) -> list[tuple[str, float, bool]]:
+    """Name, mean KL and whether it is active of each latent, the most informative first; a category is one latent."""
+    found: dict[str, float] = {}
+    for i in encoding.order:
+        block = space.block_of(int(i))
+        name = block.name if isinstance(block.prior, Categorical) else encoding.dim_names[i]
+        found[name] = found.get(name, 0.0) + float(encoding.kl_per_dim[i])
+    least = float(encoding.certificate["kl_threshold"])
+    return [(name, kl, kl > least) for name, kl in sorted(found.items(), key=lambda latent: -latent[1])]
+
+
+def _named(model: InferenceModel, encoding: Encoding) -> list[str]:
+    """How often a model that reads labels names them rightly."""
+    lines = []
+    for factor in getattr(model, "label_factors", ()):
+        if encoding.factors is None or factor not in encoding.factor_names:
+            continue
+        if factor not in model.latent_space.block_names:
+            continue
+        guesses = encoding.mean[:, model.latent_space.slice(factor)].argmax(1)
+        right = float((guesses == encoding.factors[:, encoding.factor_names.index(factor)]).mean())
+        share = float(getattr(model, "labelled", 1.0))
+        lines.append(
+            f"- {factor}: read off {100 * right:.1f} % of these images correctly; training knew that of "
+            f"{100 * share:.3g} % of them"
+        )
+    return lines
 
 
 def _generated(run: Run, model: GenerativeModel) -> tuple[str, list[str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from latentlab.latents import UNORDERED
 from latentlab.metrics.collapse import active_units, posterior_collapse, reconstruction_error
 from latentlab.metrics.fidelity import density_coverage, frechet_distance, kernel_distance, precision_recall
 from latentlab.metrics.report import Report, row_of_seeds, versions
@@ -98,7 +99,8 @@ def evaluate_images(
         real, other = both[:count], both[count:]
         generated = features.generated_features(space, model, len(real), seed)
         _compare(real, generated, space.name, seed, add, None)
-        if inception is None:
+        ordered = any(not isinstance(block.prior, UNORDERED) for block in model.latent_space.blocks)
+        if inception is None and ordered:  # between categories or indices there is no path to measure
             path = features.perceptual_path_length(model, space, n=min(count, 1000), seed=seed)
             add("Perceptual path length", path.value, False)
         if references and number == 0:
@@ -187,7 +189,10 @@ def _posteriors(
     add("Reconstruction error (mean square per pixel)", float(encoding.reconstruction_error.mean()), False)
     add("KL (nats per image)", float(encoding.kl_per_dim.sum()), True)
     add("Active units", active_units(encoding.mean).value, True)
-    add("Collapsed share of the latents", posterior_collapse(encoding.kl).value, False)
+    # A category is one variable: only the sum of its columns is a KL.
+    variables = np.array(model.latent_space.variables)
+    kl = np.stack([encoding.kl[:, variables == v].sum(1) for v in np.unique(variables)], 1)
+    add("Collapsed share of the latents", posterior_collapse(kl).value, False)
     if mark:
         x = dataset.images(torch.tensor(encoding.indices))
         mean = x.mean(dim=0, keepdim=True).expand_as(x)

@@ -104,6 +104,8 @@ def test_a_request_out_of_range_is_refused():
         TermsRequest(samples=0)
     with pytest.raises(ValueError, match=r"labels is a share of the images, 0 to 1; got 1.5"):
         TermsRequest(labels=1.5)
+    with pytest.raises(ValueError, match="Only the images of a pair change factors; this batch is of kind"):
+        TermsRequest(changing=("x",))
 
 
 def test_terms_that_were_not_decoded_have_no_reconstruction_and_say_so():

@@ -21,7 +21,7 @@ def noise(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("network", ["burgess", "locatello", "residual"])
+@pytest.mark.parametrize("network", ["burgess", "locatello", "pooled", "residual"])
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (1, 45), (3, 64), (1, 128)])
 def test_every_network_takes_every_size_and_gives_every_parameter_a_gradient(network, channels, size):
     model = build_model(VAEConfig(network=network, width=8, hidden=32), (channels, size, size))

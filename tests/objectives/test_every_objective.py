@@ -19,8 +19,8 @@ from latentlab.training.fit import fit, resume
 from latentlab.training.vae import VAETraining
 
 VARIATIONAL = {name: kind for name, kind in OBJECTIVES.items() if kind.kind == "variational"}
-SETTINGS = {"factor-vae": {"layers": 2, "units": 32}}
-"""What keeps a test short."""
+SETTINGS = {"factor-vae": {"layers": 2, "units": 32}, "pair-vae": {"changing": []}}
+"""What keeps a test short, or the digits' pairs to what they have: two images of a class."""
 BATCHED = {"beta-tcvae", "factor-vae", "dip-vae", "info-vae"}
 PARTS = ("mutual_information_mss", "total_correlation_mss", "dimension_wise_kl_mss")
 
@@ -152,6 +152,7 @@ def test_a_value_out_of_range_is_refused_by_name(kind, values, message):
         ("FactorVAE", ["--objective.gamma", "6", "--objective.units", "32"]),
         ("DIPVAE", ["--objective.variant", "i", "--objective.lambda_od", "5"]),
         ("InfoVAE", ["--objective.lambda_mmd", "50", "--objective.kernel", "imq"]),
+        ("PairVAE", ["--objective.average", "product", "--objective.changing", "[]"]),
         ("BetaVAE", ["--objective.beta", '{"shape": "cyclic", "end": 4, "steps": 10}']),
     ],
 )
@@ -172,6 +173,7 @@ def test_one_line_trains_it(name, options, tmp_path, capsys):
         "FactorVAE": {"gamma": 6.0, "units": 32},
         "DIPVAE": {"variant": "i", "lambda_od": 5.0, "lambda_d": None},
         "InfoVAE": {"lambda_mmd": 50.0, "kernel": "imq"},
+        "PairVAE": {"average": "product", "changing": [], "shared": None},
         "BetaVAE": {"beta": configs.Schedule("cyclic", 0.0, 4.0, 10)},
     }[name]
     assert {key: getattr(objective, key) for key in expected} == expected

@@ -446,14 +446,18 @@ def test_what_training_can_not_give_is_refused_in_one_sentence(tiny):
         objective.requests = requests
         return objective
 
-    pair = asking(ONE_DRAW, TermsRequest(kind="pair"))
-    with pytest.raises(ValueError, match="asks for a batch of kind 'pair'; training can draw: independent"):
-        VAETraining(model, pair, dataset, experiment)
+    triple = asking(ONE_DRAW, TermsRequest(kind="triple"))
+    with pytest.raises(ValueError, match="a batch of kind 'triple'; training can draw: independent, pair"):
+        VAETraining(model, triple, dataset, experiment)
     plain = FactorDataset("photos", "drawn here", dataset.image_shape, 64)
     with pytest.raises(
         ValueError, match="BetaVAE needs labels, and data set 'photos' has no ground-truth factors"
     ):
         VAETraining(model, asking(TermsRequest(labels=0.5)), plain, experiment)
+    with pytest.raises(
+        ValueError, match="Pairs share factors, and data set 'photos' has no ground-truth factors"
+    ):
+        VAETraining(model, asking(ONE_DRAW, TermsRequest(kind="pair")), plain, experiment)
     with pytest.raises(ValueError, match="BetaVAE asks for no batch"):
         VAETraining(model, asking(), dataset, experiment)
 

@@ -10,7 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from latentlab.config import Adversarial, BetaVAE, BlockConfig, DataConfig, Experiment, GANConfig
+from latentlab.config import (
+    Adversarial,
+    BetaVAE,
+    BlockConfig,
+    ConditionalGANConfig,
+    DataConfig,
+    Experiment,
+    GANConfig,
+    InfoGANConfig,
+    StyleGANConfig,
+)
 from latentlab.data import open_dataset
 from latentlab.models.build import build_model
 from latentlab.models.contract import is_inference_model, weights_digest
@@ -169,9 +179,9 @@ def test_each_player_is_moved_by_its_own_optimiser_and_loss_alone():
     real = training.model.discriminate
     before = copy.deepcopy(training.raw.state_dict())
 
-    def watched(x, edits=()):
+    def watched(x, edits=(), labels=None):
         seen.append(len(x))
-        return real(x, edits)
+        return real(x, edits, labels)
 
     training.model.discriminate = watched
     generator, discriminator = make_steps(training, 1)
@@ -270,7 +280,7 @@ def test_a_planted_collapse_fires_the_alarm_and_its_healthy_twin_does_not(tmp_pa
         monkeypatch.setattr(training, "_average", lambda: None)  # the mean's network has no such stage
         return training
 
-    monkeypatch.setitem(fit_module._TRAININGS, "adversarial", planted)
+    monkeypatch.setitem(fit_module.TRAININGS, "adversarial", planted)
     sick = fit(experiment, tmp_path / "sick", device="cpu", progress=False).metrics()
     assert list(sick["collapsed"]) == [0.0] * 2 + [1.0] * 2
     assert sick["diversity"][-1] < 0.25 * healthy["diversity"][-1]
@@ -388,6 +398,214 @@ def test_a_gan_experiment_survives_json():
             Experiment.from_dict({**spec, "objective": {**spec["objective"], **change}})
 
 
+def test_a_penalty_at_every_third_step_pays_on_average_what_it_pays_at_each():
+    """Would catch: a lazy penalty without its factor, or one that is taken at other steps than it says."""
+
+    def gradients(every: int) -> list[torch.Tensor]:
+        training = training_of(
+            tiny(
+                {"discriminator_steps": 3, "penalty_every": every, "penalty_weight": 5.0},
+                {"spectral_norm": False},
+            )
+        )
+        real, codes = training.real(0), training.codes("discriminator", 0)
+        training.real, training.codes = lambda index: real, lambda player, index: codes
+        still = torch.optim.SGD(training.model.discriminator.parameters(), lr=0.0)
+        found = []
+        training.raw.eval()  # no running statistics to move
+        for index in range(3):
+            training._judge(still, index)
+            found.append(
+                torch.cat([p.grad.flatten().clone() for p in training.model.discriminator.parameters()])
+            )
+        assert training.sums and sum("penalty" in key.split(",") for key in training.sums) == 1
+        return found
+
+    each, lazy = gradients(1), gradients(3)
+    assert torch.equal(each[0], each[1])
+    assert not torch.allclose(lazy[0], each[0], rtol=1e-2) and torch.equal(lazy[1], lazy[2])
+    assert torch.allclose(sum(lazy) / 3, each[0], rtol=1e-3, atol=1e-6)
+
+
+CONDITIONAL = dataclasses.replace(TINY, model=ConditionalGANConfig(latents=4, width=4))
+INFO = dataclasses.replace(
+    TINY, model=InfoGANConfig(latents=4, width=4, cr_weight=0.5, cr_gap=0.2, cr_gap_steps=9)
+)
+
+
+def with_objective(experiment: Experiment, **changes) -> Experiment:
+    return dataclasses.replace(experiment, objective=dataclasses.replace(experiment.objective, **changes))
+
+
+EVERY_KIND = {
+    "conditional": CONDITIONAL,
+    "conditional, gradient penalty, ada": with_objective(
+        CONDITIONAL, penalty="gradient", augment="ada", ada_images=80
+    ),
+    "info": INFO,
+    "lazy, diffaugment": with_objective(TINY, augment="diffaugment", penalty_every=4),
+    "ada": with_objective(TINY, augment="ada", ada_images=60),
+    "style": dataclasses.replace(TINY, model=StyleGANConfig(latents=4, styles=4, mapping_layers=2, width=4)),
+}
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_every_kind_logs_the_same_figures_and_resumes_to_the_same_bits(tmp_path, monkeypatch, kind):
+    """Would catch: a contrast network, a share of augmentation or a running mean of styles that no checkpoint holds."""
+    experiment = dataclasses.replace(EVERY_KIND[kind], max_steps=8, log_every=4)
+    whole = fit(experiment, tmp_path / "whole", device="cpu", progress=False)
+    metrics = whole.metrics()
+    figures = {"d_real", "d_fake", "diversity", "collapsed", "discriminator_gradient", "generator_gradient"}
+    assert figures <= set(metrics) and all(np.isfinite(column).all() for column in metrics.values())
+    assert (metrics["discriminator_gradient"] > 0).all() and (metrics["generator_gradient"] > 0).all()
+    real = GANTraining.training_step
+
+    def interrupted(self, batch, batch_idx):
+        real(self, batch, batch_idx)
+        if self.step == 5:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(GANTraining, "training_step", interrupted)
+    assert fit(experiment, tmp_path / "part", device="cpu", progress=False).stopped_by == "Ctrl-C"
+    monkeypatch.setattr(GANTraining, "training_step", real)
+    assert texts(resume(tmp_path / "part", device="cpu", progress=False)) == texts(whole)
+    opened = Run.open(tmp_path / "whole", "cpu").model
+    assert opened.sample(2, 0).shape == (2, 1, 28, 28)
+
+
+def test_real_images_are_judged_with_their_own_labels_and_fakes_with_those_of_their_codes():
+    """Would catch: labels of another batch, fakes judged with the real images' labels, a generator judged without."""
+    training = training_of(CONDITIONAL)
+    seen = []
+    judge = training.model.discriminate
+
+    def watched(x, edits=(), labels=None):
+        seen.append(labels)
+        return judge(x, edits, labels)
+
+    training.model.discriminate = watched
+    make_steps(training, 1)
+    dataset = open_dataset("digits", image_size=28)
+    truth = [dataset.factors(dataset.batch(8, 0, index))[:, :1] for index in range(2)]
+    told = [training.codes("discriminator", index)[:, :10].argmax(1, keepdim=True) for index in range(2)]
+    asked = training.codes("generator", 0)[:, :10].argmax(1, keepdim=True)
+    # Real and fake images, then the penalty of the real ones, twice; then the generator's.
+    expected = [torch.cat([truth[0], told[0]]), truth[0], torch.cat([truth[1], told[1]]), truth[1], asked]
+    assert len(seen) == 5 and all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
+    assert len(set(truth[0].flatten().tolist())) > 1
+
+
+def test_swapped_labels_train_another_discriminator():
+    """Would catch: labels that arrive and count for nothing."""
+    digests = []
+    for shift in (0, 1):
+        training = training_of(CONDITIONAL)
+        own = training.real_labels
+        training.real_labels = lambda index, own=own, shift=shift: (own(index) + shift) % 10
+        make_steps(training, 1)
+        digests.append(weights_digest(training.model.discriminator))
+    assert digests[0] != digests[1]
+
+
+def test_a_label_that_the_data_lack_or_the_model_has_no_room_for_is_refused():
+    dataset = open_dataset("digits", image_size=28)
+    for changes, message in (
+        (
+            {"label": "shape"},
+            "ConditionalGAN reads labels of the factor 'shape', and the factors of .* are: digit",
+        ),
+        (
+            {"classes": 4},
+            "'digit' of data set .* has 10 values, and the model has room for 4; set model.classes",
+        ),
+    ):
+        config = ConditionalGANConfig(latents=4, width=4, **changes)
+        with pytest.raises(ValueError, match=message):
+            GANTraining(
+                build_model(config, dataset.image_shape),
+                build_adversarial(Adversarial()),
+                dataset,
+                CONDITIONAL,
+            )
+
+
+def test_further_terms_move_head_trunk_and_generator_and_never_the_other_way_round():
+    """Would catch: a contrast network or head that no optimiser holds, and terms left out of one player's loss."""
+    training = training_of(INFO)
+    before = copy.deepcopy(training.state_dict())
+    generator, discriminator = make_steps(training, 1)
+    held = [{id(p) for group in o.param_groups for p in group["params"]} for o in (generator, discriminator)]
+    own = [*training.model.judging.parameters(), *training.terms.parameters()]
+    assert held == [{id(p) for p in training.raw.parameters()}, {id(p) for p in own}]
+    after = training.state_dict()
+    for part in ("raw.", "model.head.", "terms.contrast.", "model.discriminator."):
+        moved = [not torch.equal(before[k], after[k]) for k in after if k.startswith(part)]
+        assert moved and any(moved)
+    means = training.take_means()
+    assert {"information_class", "information_code", "contrast", "contrast_accuracy"} <= set(means)
+    # Without their weights the same step ends elsewhere: for the generator and for the head.
+    silent = training_of(dataclasses.replace(INFO, model=dataclasses.replace(INFO.model, info_weight=0.0)))
+    make_steps(silent, 1)
+    other = silent.state_dict()
+    assert any(not torch.equal(other[k], after[k]) for k in after if k.startswith("raw."))
+    heads = [k for k in after if k.startswith("model.head.")]
+    assert all(torch.equal(other[k], before[k]) for k in heads)
+
+
+def test_a_planted_overfit_raises_the_share_of_augmented_images_and_its_honest_twin_does_not():
+    """Would catch: a share that follows the fakes, or one that real images never move."""
+    shares = []
+    for certain in (True, False):
+        training = training_of(with_objective(TINY, augment="ada", ada_images=200, penalty="none"))
+        judge = training.model.discriminate
+
+        def planted(x, edits=(), labels=None, certain=certain, judge=judge):
+            scores = judge(x, edits, labels)
+            mixed, half = (-1.0) ** torch.arange(len(x)), len(x) // 2  # the second half are fakes
+            mixed[:half], mixed[half:] = (1.0, -1.0) if certain else (mixed[:half], 1.0)
+            return scores - scores.detach() + 2.0 * mixed
+
+        training.model.discriminate = planted
+        make_steps(training, 6)
+        shares.append(training.augmentation.share.item())
+    assert shares == pytest.approx([3 * 4 * 8 / 200, 0.0])
+
+
+def test_both_players_see_the_images_augmented():
+    """Would catch: real images changed and fakes not, by which the discriminator tells them apart."""
+    training = training_of(with_objective(TINY, augment="diffaugment", penalty="none", discriminator_steps=1))
+    seen = []
+    training.augmentation.forward = lambda x, chance: seen.append(len(x)) or torch.full_like(x, 0.25)
+    judge = training.model.discriminate
+    judged = []
+    training.model.discriminate = lambda x, edits=(), labels=None: judged.append(x) or judge(x, edits, labels)
+    make_steps(training, 1)
+    assert seen == [16, 8] and all((x == 0.25).all() for x in judged)
+
+
+def test_an_info_gan_run_encodes_maps_and_traverses_real_images(tmp_path):
+    """Would catch: an encoder that analyses can't use, or whose noise has no posterior."""
+    import latentlab
+
+    run = fit(dataclasses.replace(INFO, max_steps=2), tmp_path / "run", device="cpu", progress=False)
+    assert is_inference_model(run.model) and set(run.model.networks) == {
+        "generator",
+        "discriminator",
+        "encoder",
+    }
+    images = run.dataset().images([0, 5])
+    code = run.model.encode(images).code()
+    strips = latentlab.traverse(run.model, code[0].detach(), dims=["code0", "class3"], steps=5)
+    assert strips.images.shape[0] == 2
+    encoded = latentlab.encode_dataset(run.model, run.dataset(), 50)
+    assert len(encoded.mean) == 50 and np.isfinite(encoded.mean).all()
+    maps = latentlab.feature_maps(run.model, "encoder", inputs=images[:1])
+    assert maps is not None
+
+
 @pytest.mark.slow
 def test_a_classifier_of_real_digits_finds_all_ten_among_the_samples_of_the_named_experiment(tmp_path):
     """Would catch: samples that only look busy, which the judge would take for what lies between two digits."""
@@ -415,4 +633,26 @@ def test_a_classifier_of_real_digits_finds_all_ten_among_the_samples_of_the_name
     print(f"certainty of real digits, samples, overlaid pairs {figures}; shares {shares}")
     assert shares.min() >= 0.04
     assert figures[1] > 0.5 * (figures[0] + figures[2])
+    assert not run.metrics()["collapsed"].any()
+
+
+@pytest.mark.slow
+def test_a_classifier_of_real_digits_reads_the_digit_that_was_ordered(tmp_path):
+    """Would catch: a label that reaches only one of generator and discriminator."""
+    from sklearn.linear_model import LogisticRegression
+
+    from latentlab.config import named_experiment
+
+    run = fit(named_experiment("digits-cgan")[0], tmp_path / "digits", device="cpu", progress=False)
+    data = open_dataset("digits", split="train")
+    indices = np.arange(len(data))
+    judge = LogisticRegression(C=0.05, max_iter=2000)
+    judge.fit(data.images(indices).flatten(1).numpy(), data.factors(indices)[:, 0].numpy())
+    with torch.inference_mode():
+        codes = run.model.sample_codes(2000, 1)
+        samples = run.model.decode(codes).flatten(1).numpy()
+    ordered, read = codes[:, :10].argmax(1).numpy(), judge.predict(samples)
+    shares = [(read[ordered == digit] == digit).mean() for digit in range(10)]
+    print(f"read as ordered {(read == ordered).mean():.3f}, by digit {np.round(shares, 3)}")
+    assert (read == ordered).mean() >= 0.95 and min(shares) >= 0.9
     assert not run.metrics()["collapsed"].any()

@@ -17,6 +17,7 @@ from latentlab.analysis import load_result
         "TraversalGrid",
         "SwapGrid",
         "Interpolation",
+        "Inversion",
         "Encoding",
         "Projection",
         "Activations",

@@ -4,6 +4,7 @@ from latentlab.analysis.activations import Activations, FeatureMaps, activations
 from latentlab.analysis.encoding import Encoding, encode_dataset
 from latentlab.analysis.inference import decode_latents, encode_images
 from latentlab.analysis.interpolation import Interpolation, interpolate
+from latentlab.analysis.inversion import Inversion, invert
 from latentlab.analysis.projection import Projection, Support, project, umap_is_warm, warm_up
 from latentlab.analysis.readout import LinearReadout, linear_readout
 from latentlab.analysis.results import Provenance, Result, load_result
@@ -26,6 +27,7 @@ __all__ = [
     "Encoding",
     "FeatureMaps",
     "Interpolation",
+    "Inversion",
     "LinearReadout",
     "Projection",
     "Provenance",
@@ -45,6 +47,7 @@ __all__ = [
     "encode_images",
     "feature_maps",
     "interpolate",
+    "invert",
     "linear_readout",
     "load_result",
     "project",

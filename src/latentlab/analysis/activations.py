@@ -151,7 +151,7 @@ def feature_maps(
     h = subject.inputs(inputs, seed)[:1]
     with inference(model):
         states = tensors(subject.network.activations(h, None if stage is None else [stage], edits))
-        if subject.whole and subject.name == "generator":
+        if subject.reads is not None:
             image = to_numpy(subject.output(h, edits))[0]
         else:
             image = to_numpy(h)[0] if subject.whole else None
@@ -193,7 +193,7 @@ def stages_of(model: Any, network: str = "generator", inputs: Any = None, *, see
         seed: decides the code where ``inputs`` is None.
     """
     subject = subject_of(model, network)
-    if inputs is None and subject.whole and network != "generator":
+    if inputs is None and subject.whole and subject.reads is None:
         inputs = torch.full((1, *model.image_shape), 0.5)
     h = subject.inputs(inputs, seed)[:1]
     with inference(model if isinstance(model, nn.Module) else subject.network):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from latentlab.models.contract import is_inference_model
+from latentlab.models.contract import is_inference_model, space_of
 from latentlab.models.edits import Edit
 
 BATCH_SIZE = 256
@@ -71,18 +71,33 @@ def in_chunks(run: Callable[[Tensor], Tensor], rows: Tensor, batch_size: int = B
     return np.concatenate([to_numpy(run(part)) for part in rows.split(batch_size)])
 
 
-def as_codes(model: Any, z: Any, *, name: str = "z") -> Tensor:
-    """Checks codes given by a user: (dim,) or (n, dim) finite numbers of the model's latent space.
+def as_codes(model: Any, z: Any, *, name: str = "z", space: str | None = None) -> Tensor:
+    """Checks codes given by a user: (dim,) or (n, dim) finite numbers of one of the model's spaces.
+
+    Args:
+        model: a generative model.
+        z: numbers, or a result that holds codes and knows their space, such as an Inversion.
+        name: what the codes are called in errors.
+        space: name of the space, the model's first one where it is not given.
 
     Returns:
         A tensor (n, dim), float32, on the model's device.
 
     Raises:
-        ValueError: on a wrong shape or on numbers that are not finite.
+        ValueError: on a wrong shape, on numbers that are not finite, or on codes of another space.
     """
+    place = space_of(model, space)
+    theirs = getattr(z, "space", None)
+    if isinstance(theirs, str):
+        if theirs != place.name:
+            raise ValueError(
+                f"{name} has codes of space {theirs!r}, and this call works in space {place.name!r}; "
+                f"pass space={theirs!r}, or carry the codes over with model.map."
+            )
+        z = z.z
     codes = to_tensor(z, device_of(model))
     codes = codes[None] if codes.ndim == 1 else codes
-    dim = model.latent_space.dim
+    dim = place.dim
     if codes.ndim != 2 or codes.shape[1] != dim or not len(codes):
         raise ValueError(f"{name} must be codes ({dim},) or (n, {dim}); got shape {tuple(np.shape(z))}.")
     if not bool(torch.isfinite(codes).all()):
@@ -102,22 +117,32 @@ def check_seed(seed: Any) -> int:
     return int(seed)
 
 
-def draw_codes(model: Any, n: int, seed: int) -> Tensor:
-    """Codes (n, dim) from the model's own prior.
+def draw_codes(model: Any, n: int, seed: int, space: str | None = None) -> Tensor:
+    """Codes (n, dim) from the model's own prior, carried to another space where one is named.
 
     Raises:
-        ValueError: on a seed that is none.
+        ValueError: on a seed that is none, or a space that the model does not have.
     """
-    return model.sample_codes(n, check_seed(seed))
+    codes = model.sample_codes(n, check_seed(seed))
+    return carry(model, codes, space_of(model, space).name)
 
 
-def as_code(model: Any, z: Any, seed: int, *, name: str = "z") -> Tensor:
+def carry(model: Any, codes: Tensor, target: str) -> Tensor:
+    """Codes (n, dim) of the model's first space as codes of another; the same where it is the same."""
+    source = model.latent_space.name
+    if source == target:
+        return codes
+    with inference(model):
+        return model.map(codes, source, target)
+
+
+def as_code(model: Any, z: Any, seed: int, *, name: str = "z", space: str | None = None) -> Tensor:
     """One code (dim,) given by a user, or a draw from the prior where ``z`` is None."""
     if z is None:
-        return draw_codes(model, 1, seed)[0]
-    codes = as_codes(model, z, name=name)
+        return draw_codes(model, 1, seed, space)[0]
+    codes = as_codes(model, z, name=name, space=space)
     if len(codes) != 1:
-        raise ValueError(f"{name} must be one code ({model.latent_space.dim},); got {len(codes)} codes.")
+        raise ValueError(f"{name} must be one code ({space_of(model, space).dim},); got {len(codes)} codes.")
     return codes[0]
 
 
@@ -155,13 +180,31 @@ def check_edits(edits: Sequence[Edit], network: str, *others: str) -> tuple[Edit
     return edits
 
 
-def decode_latents(model: Any, z: Any, *, edits: Sequence = (), batch_size: int = BATCH_SIZE) -> np.ndarray:
+def named(space: str | None) -> dict[str, str]:
+    """The space as a parameter of a call, where one was named."""
+    return {} if space is None else {"space": space}
+
+
+def input_spaces(model: Any) -> dict[str, str]:
+    """Which space's codes each network of a model reads that reads codes at all; the generator always does."""
+    return getattr(model, "input_spaces", None) or {"generator": model.latent_space.name}
+
+
+def decode_latents(
+    model: Any,
+    z: Any,
+    *,
+    edits: Sequence = (),
+    space: str | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> np.ndarray:
     """Decodes codes into images.
 
     Args:
         model: a generative model.
         z: codes (n, dim) or (dim,).
-        edits: edits of the generator.
+        edits: edits of the generator, or of a network on the codes' way to it.
+        space: name of the codes' space, the model's first one where it is not given.
         batch_size: codes decoded at a time.
 
     Returns:
@@ -170,9 +213,20 @@ def decode_latents(model: Any, z: Any, *, edits: Sequence = (), batch_size: int 
     Raises:
         ValueError: on codes that don't fit the model, or edits that have no effect on the generator.
     """
-    codes, edits = as_codes(model, z), check_edits(edits, "generator")
+    codes = as_codes(model, z, space=space)
+    place = space_of(model, space).name
+    edits = check_edits(
+        edits, "generator", *(name for name, reads in input_spaces(model).items() if reads == place)
+    )
     with inference(model):
-        return in_chunks(lambda part: model.decode(part, edits=edits), codes, batch_size)
+        return in_chunks(lambda part: decoded(model, part, edits, place), codes, batch_size)
+
+
+def decoded(model: Any, codes: Tensor, edits: Sequence = (), space: str | None = None) -> Tensor:
+    """Images of codes of a space; a model with one space need not know its name."""
+    if space is None or space == model.latent_space.name:
+        return model.decode(codes, edits=edits)
+    return model.decode(codes, edits=edits, space=space)
 
 
 def encode_images(

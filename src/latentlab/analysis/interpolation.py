@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from latentlab.analysis.inference import BATCH_SIZE, as_code, decode_latents, to_numpy
+from latentlab.analysis.inference import BATCH_SIZE, as_code, decode_latents, named, to_numpy
 from latentlab.analysis.results import Result, provenance
-from latentlab.latents import LatentSpace, Normal
+from latentlab.latents import Codebook, LatentSpace, Normal
+from latentlab.models.contract import space_of
 
 METHODS = ("lerp", "slerp")
 
@@ -46,6 +47,7 @@ def interpolate(
     method: str = "lerp",
     *,
     edits: Sequence = (),
+    space: str | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> Interpolation:
     """Decodes the codes on a path from ``za`` to ``zb``.
@@ -58,36 +60,43 @@ def interpolate(
         method: "lerp", the straight line; or "slerp", along the great circle, so that codes of a normal
             prior keep a typical length on the way. Other blocks are mixed linearly by both.
         edits: edits of the generator.
+        space: name of the space of both codes, the model's first one where it is not given.
         batch_size: codes decoded at a time.
 
     Raises:
-        ValueError: on an unknown method, on fewer than 2 steps, or for a slerp between opposite codes or
-            from the origin, where the great circle is not defined.
+        ValueError: on codes of another space, on an unknown method, on fewer than 2 steps, in a space
+            with indices of a codebook, or for a slerp between opposite codes or from the origin, where the great
+            circle is not defined.
 
     References:
         Slerp: Animating rotation with quaternion curves (Shoemake, 1985).
     """
-    space: LatentSpace = model.latent_space
+    place: LatentSpace = space_of(model, space)
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 2:
         raise ValueError(f"steps must be a whole number of at least 2; got {steps!r}.")
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}.")
-    a = to_numpy(as_code(model, za, 0, name="za")).astype(float)
-    b = to_numpy(as_code(model, zb, 0, name="zb")).astype(float)
+    if any(isinstance(block.prior, Codebook) for block in place.blocks):
+        raise ValueError(
+            f"There is no path between the indices of a codebook, and space {place.name!r} holds some; decode both "
+            "codes, or traverse one index at a time."
+        )
+    a = to_numpy(as_code(model, za, 0, name="za", space=space)).astype(float)
+    b = to_numpy(as_code(model, zb, 0, name="zb", space=space)).astype(float)
     t = np.linspace(0.0, 1.0, steps)
     z = (1.0 - t[:, None]) * a + t[:, None] * b
     if method == "slerp":
         # Only normal codes lie near a sphere; on a box or a simplex a great circle leaves the support.
-        round_the_sphere = np.zeros(space.dim, dtype=bool)
-        for block in space.blocks:
-            round_the_sphere[space.slice(block.name)] = isinstance(block.prior, Normal)
+        round_the_sphere = np.zeros(place.dim, dtype=bool)
+        for block in place.blocks:
+            round_the_sphere[place.slice(block.name)] = isinstance(block.prior, Normal)
         if not round_the_sphere.any():
             raise ValueError(
                 "A slerp needs a block with a normal prior, and this space has none; use method='lerp'."
             )
         z[:, round_the_sphere] = _great_circle(a[round_the_sphere], b[round_the_sphere], t)
     z = z.astype(np.float32)
-    images = decode_latents(model, z, edits=edits, batch_size=batch_size)
+    images = decode_latents(model, z, edits=edits, space=space, batch_size=batch_size)
     hops = np.sqrt(np.square(np.diff(images, axis=0)).mean(axis=(1, 2, 3)))
     direct = float(np.sqrt(np.square(images[-1] - images[0]).mean()))
     return Interpolation(
@@ -95,13 +104,16 @@ def interpolate(
         z=z,
         t=t,
         method=method,
-        space=space.name,
+        space=place.name,
         certificate={
             "end_difference": float(max(np.abs(z[0] - a).max(), np.abs(z[-1] - b).max())),
             "image_length": float(hops.sum()),
             "straightness": direct / float(hops.sum()) if hops.sum() > 0 else 1.0,
         },
-        provenance=provenance(model, {"za": a, "zb": b, "steps": steps, "method": method, "edits": edits}),
+        provenance=provenance(
+            model,
+            {"za": a, "zb": b, "steps": steps, "method": method, "edits": edits, **named(space)},
+        ),
     )
 
 

@@ -14,9 +14,12 @@ from torch import Tensor
 from latentlab.analysis.inference import (
     as_codes,
     as_images,
+    carry,
     check_edits,
+    decoded,
     device_of,
     draw_codes,
+    input_spaces,
     needs_encoder,
     to_tensor,
 )
@@ -36,12 +39,23 @@ class Subject:
         """Whether the network belongs to a model, which says what its inputs and outputs are."""
         return self.model is not self.network
 
+    @property
+    def reads(self) -> str | None:
+        """The space whose codes the network reads, None for a network of images or one alone."""
+        return input_spaces(self.model).get(self.name) if self.whole else None
+
     def inputs(self, given: Any, seed: int, n: int = 1) -> Tensor:
-        """The network's inputs, checked; ``n`` prior draws of ``seed`` where a generator is given none."""
-        if self.whole and self.name == "generator":
-            if given is None:
-                return draw_codes(self.model, n, seed)
-            return as_codes(self.model, given, name="inputs")
+        """The network's inputs, checked; ``n`` prior draws of ``seed`` where a generator is given none.
+
+        Codes are given in the model's first space, and carried to the one that the network reads.
+        """
+        if self.reads is not None:
+            codes = (
+                draw_codes(self.model, n, seed)
+                if given is None
+                else as_codes(self.model, given, name="inputs")
+            )
+            return carry(self.model, codes, self.reads)
         if given is None:
             raise ValueError(f"Network {self.name!r} needs inputs=, such as images of a data set.")
         if self.whole:
@@ -56,14 +70,16 @@ class Subject:
         return None
 
     def output(self, h: Tensor, edits: Sequence[Edit]) -> Tensor:
-        """Images of a generator, reconstructions (of the posterior mean) of an encoder, else raw outputs."""
+        """Images of what reads codes, reconstructions (of the posterior mean) of an encoder, else raw outputs."""
         return self.look(h, edits)[1]
 
     def look(self, h: Tensor, edits: Sequence[Edit]) -> tuple[Tensor | None, Tensor]:
         """The codes of an encoder (else None) and the output, in one run."""
-        if self.whole and self.name in ("generator", "encoder"):
+        if self.reads is not None:
+            return None, decoded(self.model, h, edits, self.reads)
+        if self.whole and self.name == "encoder":
             codes = self.codes(h, edits)
-            return codes, self.model.decode(h if codes is None else codes, edits=edits)
+            return codes, self.model.decode(codes, edits=edits)
         output = self.network.run(h, edits)
         if not isinstance(output, Tensor):
             raise TypeError(
@@ -73,7 +89,7 @@ class Subject:
 
     def check(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
         """Refuses edits that this run would never meet, since they would silently change nothing."""
-        decodes = ("generator",) if self.whole and self.name == "encoder" else ()
+        decodes = ("generator",) if self.whole and (self.name == "encoder" or self.reads) else ()
         return check_edits(edits, self.name, *decodes)
 
 

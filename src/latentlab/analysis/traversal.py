@@ -1,7 +1,8 @@
 """Traversals: what changes in the image when one coordinate, two, or a whole block of the code changes.
 
 Symbols: ``z`` a code (dim,); a *strip* is a row of images along one coordinate, or over the categories of a
-categorical block, which is one variable and hence one strip. All images of a result are decoded together.
+categorical block, which is one variable and hence one strip. A codebook index is a category, too, and its strip
+runs over indices. All images of a result are decoded together.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ from latentlab.analysis.inference import (
     as_codes,
     decode_latents,
     draw_codes,
+    named,
     to_numpy,
 )
 from latentlab.analysis.results import Result, provenance
-from latentlab.latents import Block, Categorical, LatentSpace
-from latentlab.models.contract import weights_digest
+from latentlab.latents import UNORDERED, Block, Categorical, Codebook, LatentSpace
+from latentlab.models.contract import space_of, weights_digest
 
 if TYPE_CHECKING:
     from latentlab.analysis.encoding import Encoding
 
 SPANS = ("prior", "posterior")
+_MAPPED_DRAWS = 4096
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -40,13 +43,13 @@ class Traversal(Result):
         images: (dims, steps, channels, height, width) in [0, 1]; NaN behind the end of a shorter strip.
         z: the codes decoded, (dims, steps, dim); NaN likewise.
         values: the coordinate's value at each step, (dims, steps); the category's number for a
-            categorical block.
+            categorical block, the index for a coordinate that is one of a codebook.
         lengths: number of steps of each strip, (dims,).
         start: the code that the strips leave from, (dim,).
         start_image: its image (channels, height, width).
         effect: mean absolute difference between the two ends of each strip, (dims,), in [0, 1].
         dims: name of each strip's coordinate, or of its categorical block.
-        categorical: whether each strip runs over categories.
+        categorical: whether each strip runs over categories or indices, which have no order.
         span: what the range is: "prior", "posterior", "sigma" or "values".
         space: name of the latent space.
 
@@ -136,6 +139,7 @@ def dim_ranges(
     z: Any = None,
     encoding: Encoding | None = None,
     seed: int = 0,
+    space: str | None = None,
 ) -> np.ndarray:
     """The range in which each coordinate is traversed.
 
@@ -150,31 +154,45 @@ def dim_ranges(
             ``seed``.
         encoding: the encoding of a data set by this model, which "posterior" needs.
         seed: decides ``z`` where it is None.
+        space: name of the space, the model's first one where it is not given. Another one, such as W, has no
+            prior in closed form: its quantiles and standard deviations are those of 4096 codes mapped there.
 
     Returns:
-        (dim, 2), low and high of each coordinate; 0 and 1 for categorical ones.
+        (dim, 2), low and high of each coordinate; 0 and 1 for categorical ones, first and last index of a codebook.
 
     Raises:
         ValueError: on an unknown span, on a coverage outside (0, 1), or on a missing or foreign encoding.
     """
     if encoding is not None:
-        _check_encoding(model.latent_space, encoding, weights_digest(model))
-    return _ranges(model, span, coverage, z, encoding, seed)
+        _check_encoding(space_of(model, space), encoding, weights_digest(model))
+    return _ranges(model, span, coverage, z, encoding, seed, space)
 
 
 def _ranges(
-    model: Any, span: str | float, coverage: float, z: Any, encoding: Encoding | None, seed: int = 0
+    model: Any,
+    span: str | float,
+    coverage: float,
+    z: Any,
+    encoding: Encoding | None,
+    seed: int = 0,
+    space: str | None = None,
 ) -> np.ndarray:
     """``dim_ranges`` with an encoding that is known to be the model's: reading all weights takes time."""
-    space: LatentSpace = model.latent_space
+    place = space_of(model, space)
+    mapped = place.name != model.latent_space.name
     if not 0.0 < coverage < 1.0:
         raise ValueError(f"coverage is a share strictly between 0 and 1; got {coverage}.")
     tail = (1.0 - coverage) / 2.0
-    ordered = [i for i in range(space.dim) if not isinstance(space.block_of(i).prior, Categorical)]
-    ranges = np.tile(np.array([0.0, 1.0]), (space.dim, 1))
-    if span == "prior":
+    ordered = [i for i in range(place.dim) if not isinstance(place.block_of(i).prior, UNORDERED)]
+    ranges = np.tile(np.array([0.0, 1.0]), (place.dim, 1))
+    for block in place.blocks:
+        if isinstance(block.prior, Codebook):
+            ranges[place.slice(block.name), 1] = block.prior.size - 1
+    if span == "prior" and mapped:
+        ranges = np.quantile(_mapped_codes(model, space), [tail, 1.0 - tail], axis=0).T
+    elif span == "prior":
         for i in ordered:
-            ranges[i] = space.quantile(i, tail), space.quantile(i, 1.0 - tail)
+            ranges[i] = place.quantile(i, tail), place.quantile(i, 1.0 - tail)
     elif span == "posterior":
         if encoding is None:
             raise ValueError("span='posterior' needs encoding=, the outcome of encode_dataset.")
@@ -183,8 +201,9 @@ def _ranges(
         both = np.stack([middle - reach * sigma, middle + reach * sigma], axis=1)
         ranges[ordered] = both[ordered]
     elif isinstance(span, (int, float)) and not isinstance(span, bool) and 0.0 < span < float("inf"):
-        start = to_numpy(as_code(model, z, seed)).astype(float)
-        reach = float(span) * space.std.double().numpy()
+        start = to_numpy(as_code(model, z, seed, space=space)).astype(float)
+        std = _mapped_codes(model, space).std(axis=0) if mapped else place.std.double().numpy()
+        reach = float(span) * std
         both = np.stack([start - reach, start + reach], axis=1)
         ranges[ordered] = both[ordered]
     else:
@@ -194,9 +213,14 @@ def _ranges(
     return ranges
 
 
+def _mapped_codes(model: Any, space: str | None) -> np.ndarray:
+    """Prior draws carried to a space, always the same: a range must not depend on the seed of a start."""
+    return to_numpy(draw_codes(model, _MAPPED_DRAWS, 0, space)).astype(float)
+
+
 def dim_range(model: Any, dim: int | str, **options: Any) -> tuple[float, float]:
     """The range of one coordinate; arguments as for ``dim_ranges``."""
-    low, high = dim_ranges(model, **options)[model.latent_space.index(dim)]
+    low, high = dim_ranges(model, **options)[space_of(model, options.get("space")).index(dim)]
     return float(low), float(high)
 
 
@@ -211,6 +235,7 @@ def traverse(
     coverage: float = 0.95,
     encoding: Encoding | None = None,
     edits: Sequence = (),
+    space: str | None = None,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> Traversal:
@@ -223,53 +248,56 @@ def traverse(
             any of its coordinates. None is all of them, in order of KL when an encoding is given.
         values: explicit values, (steps,) for all strips or (dims, steps); categorical strips keep their
             categories.
-        steps: images in a strip, at least 2 (a categorical strip has one for each category).
+        steps: images in a strip, at least 2 (a categorical strip has one for each category). A codebook's index shows
+            as many indices, spread evenly over the codebook, or all where there are no more.
         span: range of the values, see ``dim_ranges``.
         coverage: share of the prior or posterior inside the range.
         encoding: for span "posterior", for the order of the strips, and for the certificate.
         edits: edits of the generator, applied to all images.
+        space: name of the code's space, the model's first one where it is not given.
         seed: decides ``z`` where it is None.
         batch_size: codes decoded at a time.
 
     Raises:
         ValueError: on unknown dims (the message lists the valid ones), or on a range that makes no sense.
     """
-    space: LatentSpace = model.latent_space
-    start, digest = to_numpy(as_code(model, z, seed)), weights_digest(model)
+    place: LatentSpace = space_of(model, space)
+    start, digest = to_numpy(as_code(model, z, seed, space=space)), weights_digest(model)
     if encoding is not None:
-        _check_encoding(space, encoding, digest)
-    strips = _strips(space, dims, encoding)
+        _check_encoding(place, encoding, digest)
+    strips = _strips(place, dims, encoding)
     if values is None:
         _check_steps(steps)
-        ranges = _ranges(model, span, coverage, start, encoding)
+        ranges = _ranges(model, span, coverage, start, encoding, space=space)
         ends = ranges[[i for _, i, _ in strips]]
         table = np.linspace(ends[:, 0], ends[:, 1], steps, axis=1)
         kind = span if isinstance(span, str) else "sigma"
     else:
         table, kind = _explicit(values, len(strips)), "values"
-    lengths = np.array([block.dim if block else table.shape[1] for _, _, block in strips])
+    along = [_values(place, strip, row, values is not None) for strip, row in zip(strips, table, strict=True)]
+    lengths = np.array([len(row) for row in along])
     shape = (len(strips), int(lengths.max()))
-    codes = np.full((*shape, space.dim), np.nan, dtype=np.float32)
+    codes = np.full((*shape, place.dim), np.nan, dtype=np.float32)
     chosen = np.full(shape, np.nan)
     for row, ((_, i, block), length) in enumerate(zip(strips, lengths, strict=True)):
         codes[row, :length] = start
         if block is None:
-            chosen[row, :length] = table[row]
-            codes[row, :length, i] = table[row]
+            chosen[row, :length] = along[row]
+            codes[row, :length, i] = along[row]
         else:
-            chosen[row, :length] = np.arange(length)
-            codes[row, :length, space.slice(block.name)] = np.eye(length, dtype=np.float32)
+            chosen[row, :length] = along[row]
+            codes[row, :length, place.slice(block.name)] = np.eye(length, dtype=np.float32)
     valid = np.arange(shape[1]) < lengths[:, None]
     decoded = decode_latents(
-        model, np.concatenate([codes[valid], start[None]]), edits=edits, batch_size=batch_size
+        model, np.concatenate([codes[valid], start[None]]), edits=edits, space=space, batch_size=batch_size
     )
     images = np.full((*shape, *decoded.shape[1:]), np.nan, dtype=np.float32)
     images[valid] = decoded[:-1]
     rows = np.arange(len(strips))
-    certificate = _decoding_certificate(model, codes[valid], decoded[:-1], edits)
+    certificate = _decoding_certificate(model, codes[valid], decoded[:-1], edits, space)
     certificate["off_axis"] = max(
         float(
-            np.abs(np.delete(codes[r, : lengths[r]] - start, _coordinates(space, strips[r]), axis=1)).max(
+            np.abs(np.delete(codes[r, : lengths[r]] - start, _coordinates(place, strips[r]), axis=1)).max(
                 initial=0
             )
         )
@@ -290,14 +318,14 @@ def traverse(
         start_image=decoded[-1],
         effect=np.abs(images[rows, lengths - 1] - images[:, 0]).mean(axis=(1, 2, 3)),
         dims=tuple(label for label, _, _ in strips),
-        categorical=tuple(block is not None for _, _, block in strips),
+        categorical=tuple(isinstance(place.block_of(i).prior, UNORDERED) for _, i, _ in strips),
         span=kind,
-        space=space.name,
+        space=place.name,
         certificate=certificate,
         provenance=provenance(
             digest,
             {"z": start, "dims": [s[0] for s in strips], "values": values, "steps": steps, "span": span,
-             "coverage": coverage, "edits": edits, "encoding": _name_of(encoding)},
+             "coverage": coverage, "edits": edits, "encoding": _name_of(encoding), **named(space)},
             seed if z is None else None,
         ),
     )  # fmt: skip
@@ -314,6 +342,7 @@ def traverse_grid(
     coverage: float = 0.95,
     encoding: Encoding | None = None,
     edits: Sequence = (),
+    space: str | None = None,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> TraversalGrid:
@@ -329,27 +358,28 @@ def traverse_grid(
         coverage: share of the prior or posterior inside the range.
         encoding: for span "posterior"; it must be this model's.
         edits: edits of the generator.
+        space: name of the code's space, the model's first one where it is not given.
         seed: decides ``z`` where it is None.
         batch_size: codes decoded at a time.
 
     Raises:
         ValueError: unless ``dims`` names two different coordinates that have an order.
     """
-    space: LatentSpace = model.latent_space
+    place: LatentSpace = space_of(model, space)
     if isinstance(dims, (str, int)) or len(dims) != 2:
         raise ValueError(f"A grid needs two coordinates (x, y); got {dims!r}.")
-    strips = _strips(space, dims, None)
-    if len(strips) != 2 or any(block for _, _, block in strips):
+    strips = _strips(place, dims, None)
+    if len(strips) != 2 or any(isinstance(place.block_of(i).prior, UNORDERED) for _, i, _ in strips):
         raise ValueError(f"A grid needs two different coordinates with an order; got {list(dims)}.")
     (x_name, x, _), (y_name, y, _) = strips
-    start, digest = to_numpy(as_code(model, z, seed)), weights_digest(model)
+    start, digest = to_numpy(as_code(model, z, seed, space=space)), weights_digest(model)
     if encoding is not None:
-        _check_encoding(space, encoding, digest)
+        _check_encoding(place, encoding, digest)
     if values is None:
         counts = (steps, steps) if isinstance(steps, int) else tuple(steps)
         for count in counts:
             _check_steps(count)
-        ranges = _ranges(model, span, coverage, start, encoding)
+        ranges = _ranges(model, span, coverage, start, encoding, space=space)
         x_values, y_values = (
             np.linspace(ranges[i, 0], ranges[i, 1], n) for i, n in zip((x, y), counts, strict=True)
         )
@@ -362,9 +392,9 @@ def traverse_grid(
     codes = np.tile(start, (len(y_values), len(x_values), 1))
     codes[..., x] = x_values
     codes[..., y] = y_values[:, None]
-    flat = codes.reshape(-1, space.dim)
-    decoded = decode_latents(model, flat, edits=edits, batch_size=batch_size)
-    certificate = _decoding_certificate(model, flat, decoded, edits)
+    flat = codes.reshape(-1, place.dim)
+    decoded = decode_latents(model, flat, edits=edits, space=space, batch_size=batch_size)
+    certificate = _decoding_certificate(model, flat, decoded, edits, space)
     certificate["off_axis"] = float(np.abs(np.delete(flat - start, [x, y], axis=1)).max(initial=0))
     return TraversalGrid(
         images=decoded.reshape(*codes.shape[:2], *decoded.shape[1:]),
@@ -374,12 +404,12 @@ def traverse_grid(
         start=start,
         dims=(x_name, y_name),
         span=kind,
-        space=space.name,
+        space=place.name,
         certificate=certificate,
         provenance=provenance(
             digest,
             {"z": start, "dims": [x_name, y_name], "values": values, "steps": steps, "span": span,
-             "coverage": coverage, "edits": edits, "encoding": _name_of(encoding)},
+             "coverage": coverage, "edits": edits, "encoding": _name_of(encoding), **named(space)},
             seed if z is None else None,
         ),
     )  # fmt: skip
@@ -393,6 +423,7 @@ def swap_grid(
     columns: Any = None,
     rows: int = 6,
     edits: Sequence = (),
+    space: str | None = None,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> SwapGrid:
@@ -406,36 +437,38 @@ def swap_grid(
             diagonal shows the codes as they are.
         rows: number of prior draws where ``z`` is None.
         edits: edits of the generator.
+        space: name of the codes' space, the model's first one where it is not given; its blocks are swapped, such as
+            the layers of W+.
         seed: decides the draws.
         batch_size: codes decoded at a time.
 
     Raises:
         ValueError: if the model has a single block, if there is no such block, or if all blocks are named.
     """
-    space: LatentSpace = model.latent_space
-    if len(space.blocks) < 2:
+    place: LatentSpace = space_of(model, space)
+    if len(place.blocks) < 2:
         raise ValueError(
-            f"This model has no blocks to swap: its latent space {space.name!r} is one block, "
-            f"{space.block_names[0]!r}. Use traverse_grid, or a model with several blocks."
+            f"This model has no blocks to swap: its latent space {place.name!r} is one block, "
+            f"{place.block_names[0]!r}. Use traverse_grid, or a model with several blocks."
         )
-    names = (space.block_names[0],) if block is None else (block,) if isinstance(block, str) else tuple(block)
-    swapped = np.zeros(space.dim, dtype=bool)
+    names = (place.block_names[0],) if block is None else (block,) if isinstance(block, str) else tuple(block)
+    swapped = np.zeros(place.dim, dtype=bool)
     for name in names:
-        swapped[space.slice(name)] = True
+        swapped[place.slice(name)] = True
     if swapped.all() or not swapped.any():
         raise ValueError(
-            f"Swap some of the blocks, not none or all; got {list(names)} of {list(space.block_names)}."
+            f"Swap some of the blocks, not none or all; got {list(names)} of {list(place.block_names)}."
         )
     if z is None and rows < 1:
         raise ValueError(f"rows must be at least 1; got {rows}.")
-    row_z = to_numpy(draw_codes(model, rows, seed) if z is None else as_codes(model, z))
-    column_z = row_z if columns is None else to_numpy(as_codes(model, columns, name="columns"))
+    row_z = to_numpy(draw_codes(model, rows, seed, space) if z is None else as_codes(model, z, space=space))
+    column_z = row_z if columns is None else to_numpy(as_codes(model, columns, name="columns", space=space))
     codes = np.where(swapped, column_z[None], row_z[:, None])
-    flat = codes.reshape(-1, space.dim)
+    flat = codes.reshape(-1, place.dim)
     everything = np.concatenate([flat, row_z, column_z])
-    decoded = decode_latents(model, everything, edits=edits, batch_size=batch_size)
+    decoded = decode_latents(model, everything, edits=edits, space=space, batch_size=batch_size)
     images = decoded[: len(flat)].reshape(*codes.shape[:2], *decoded.shape[1:])
-    certificate = _decoding_certificate(model, flat, decoded[: len(flat)], edits)
+    certificate = _decoding_certificate(model, flat, decoded[: len(flat)], edits, space)
     certificate["block_spread"] = float(np.ptp(codes[:, :, swapped], axis=0).max())
     certificate["rest_spread"] = float(np.ptp(codes[:, :, ~swapped], axis=1).max())
     for axis, label in ((1, "image_shift_by_column"), (0, "image_shift_by_row")):
@@ -449,11 +482,11 @@ def swap_grid(
         row_images=decoded[len(flat) : len(flat) + len(row_z)],
         column_images=decoded[len(flat) + len(row_z) :],
         block=names,
-        space=space.name,
+        space=place.name,
         certificate=certificate,
         provenance=provenance(
             model,
-            {"block": names, "z": row_z, "columns": column_z, "edits": edits},
+            {"block": names, "z": row_z, "columns": column_z, "edits": edits, **named(space)},
             seed if z is None else None,
         ),
     )
@@ -486,6 +519,24 @@ def _strips(space: LatentSpace, dims: Any, encoding: Encoding | None) -> list[St
 
 def _coordinates(space: LatentSpace, strip: Strip) -> slice | int:
     return strip[1] if strip[2] is None else space.slice(strip[2].name)
+
+
+def _values(space: LatentSpace, strip: Strip, row: np.ndarray, explicit: bool) -> np.ndarray:
+    """What a strip's variable is set to: the row of the table, or categories and indices in its place."""
+    _, i, block = strip
+    prior = space.block_of(i).prior
+    if block is not None:
+        return np.arange(block.dim)
+    if not isinstance(prior, Codebook):
+        return row
+    if not explicit:
+        return np.array(prior.indices(len(row)))
+    if not np.isin(row, np.arange(prior.size)).all():
+        raise ValueError(
+            f"{strip[0]} is an index of a codebook, so its values are whole numbers from 0 to {prior.size - 1}; "
+            f"got {row.tolist()}."
+        )
+    return row
 
 
 def _check_steps(steps: int) -> None:
@@ -528,9 +579,11 @@ def _name_of(encoding: Encoding | None) -> dict | None:
 
 
 def _decoding_certificate(
-    model: Any, codes: np.ndarray, images: np.ndarray, edits: Sequence
+    model: Any, codes: np.ndarray, images: np.ndarray, edits: Sequence, space: str | None = None
 ) -> dict[str, Any]:
     """Decodes three of the codes one at a time: the batch must not have changed them."""
     cells = sorted({0, len(codes) // 2, len(codes) - 1})
-    again = np.concatenate([decode_latents(model, torch.from_numpy(codes[[c]]), edits=edits) for c in cells])
+    again = np.concatenate(
+        [decode_latents(model, torch.from_numpy(codes[[c]]), edits=edits, space=space) for c in cells]
+    )
     return {"loop_difference": float(np.abs(again - images[cells]).max())}

@@ -15,16 +15,30 @@ from latentlab.config.experiment import (
     experiments_folder,
     named_experiment,
 )
+from latentlab.config.gans import ConditionalGANConfig, InfoGANConfig
+from latentlab.config.ladder import LadderVAEConfig
 from latentlab.config.models import (
     LARGEST_IMAGE,
     SMALLEST_IMAGE,
     BlockConfig,
+    ConditionalVAEConfig,
     GANConfig,
     ModelConfig,
     VAEConfig,
 )
 from latentlab.config.objectives import Coefficient, ObjectiveConfig, Schedule
-from latentlab.config.variational import DIPVAE, AnnealedVAE, BetaTCVAE, BetaVAE, FactorVAE, InfoVAE, JointVAE
+from latentlab.config.style_gan import StyleGANConfig
+from latentlab.config.variational import (
+    DIPVAE,
+    AnnealedVAE,
+    BetaTCVAE,
+    BetaVAE,
+    FactorVAE,
+    InfoVAE,
+    JointVAE,
+    PairVAE,
+)
+from latentlab.config.vq import VQVAEConfig
 
 __all__ = [
     "DIPVAE",
@@ -38,16 +52,23 @@ __all__ = [
     "BetaVAE",
     "BlockConfig",
     "Coefficient",
+    "ConditionalGANConfig",
+    "ConditionalVAEConfig",
     "DataConfig",
     "Experiment",
     "FactorVAE",
     "GANConfig",
+    "InfoGANConfig",
     "InfoVAE",
     "JointVAE",
+    "LadderVAEConfig",
     "ModelConfig",
     "ObjectiveConfig",
+    "PairVAE",
     "Schedule",
+    "StyleGANConfig",
     "VAEConfig",
+    "VQVAEConfig",
     "experiment_names",
     "experiments_folder",
     "named_experiment",

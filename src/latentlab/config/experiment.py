@@ -13,9 +13,27 @@ from typing import Any, Literal
 
 from latentlab.config.adversarial import Adversarial
 from latentlab.config.fields import check_choice, check_range, known, read, table
-from latentlab.config.models import GANConfig, ModelConfig, VAEConfig
+from latentlab.config.gans import ConditionalGANConfig, InfoGANConfig
+from latentlab.config.ladder import LadderVAEConfig
+from latentlab.config.models import (
+    ConditionalVAEConfig,
+    GANConfig,
+    ModelConfig,
+    VAEConfig,
+)
 from latentlab.config.objectives import ObjectiveConfig
-from latentlab.config.variational import DIPVAE, AnnealedVAE, BetaTCVAE, BetaVAE, FactorVAE, InfoVAE, JointVAE
+from latentlab.config.style_gan import StyleGANConfig
+from latentlab.config.variational import (
+    DIPVAE,
+    AnnealedVAE,
+    BetaTCVAE,
+    BetaVAE,
+    FactorVAE,
+    InfoVAE,
+    JointVAE,
+    PairVAE,
+)
+from latentlab.config.vq import VQVAEConfig
 
 
 @dataclass(frozen=True)
@@ -35,10 +53,22 @@ class DataConfig:
             raise ValueError(f"data.options must be a table of names and values; got {self.options!r}.")
 
 
-MODELS: dict[str, type[ModelConfig]] = {c.family: c for c in (VAEConfig, GANConfig)}
+MODELS: dict[str, type[ModelConfig]] = {
+    c.family: c
+    for c in (
+        VAEConfig,
+        LadderVAEConfig,
+        VQVAEConfig,
+        ConditionalVAEConfig,
+        GANConfig,
+        ConditionalGANConfig,
+        InfoGANConfig,
+        StyleGANConfig,
+    )
+}
 OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
     c.objective: c
-    for c in (BetaVAE, AnnealedVAE, JointVAE, BetaTCVAE, FactorVAE, DIPVAE, InfoVAE, Adversarial)
+    for c in (BetaVAE, AnnealedVAE, JointVAE, BetaTCVAE, FactorVAE, DIPVAE, InfoVAE, PairVAE, Adversarial)
 }
 
 

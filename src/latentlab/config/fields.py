@@ -79,11 +79,9 @@ def _inside(hint: Any, value: Any) -> Any:
     for option in (hint, *typing.get_args(hint)):
         if isinstance(value, Mapping) and dataclasses.is_dataclass(option) and isinstance(option, type):
             return read(option, value)
-        inner = typing.get_args(option)
-        if (
-            isinstance(value, list)
-            and typing.get_origin(option) is list
-            and dataclasses.is_dataclass(inner[0])
-        ):
-            return [read(inner[0], table(inner[0].__name__, entry)) for entry in value]
+        inner = next(iter(typing.get_args(option)), None)
+        if not isinstance(value, list) or typing.get_origin(option) is not list or not isinstance(inner, type):
+            continue
+        if dataclasses.is_dataclass(inner):
+            return [read(inner, table(inner.__name__, entry)) for entry in value]
     return value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from latentlab.config.adversarial import Adversarial
 from latentlab.config.fields import check_choice, check_range
 from latentlab.config.objectives import ObjectiveConfig
-from latentlab.config.variational import DIPVAE, BetaVAE
+from latentlab.config.variational import DIPVAE
 
 SMALLEST_IMAGE, LARGEST_IMAGE = 28, 128
 
@@ -117,8 +117,8 @@ class VAEConfig(ModelConfig):
         kinds = [b.name for b in self.latent_blocks if b.prior == "categorical"]
         if isinstance(objective, DIPVAE) and kinds:
             raise ValueError(
-                f"DIP-VAE draws covariances to the identity, which means nothing for the categorical block {kinds[0]!r}; "
-                "use normal blocks or another objective."
+                "DIP-VAE draws covariances to the identity, which means nothing for the categorical block "
+                f"{kinds[0]!r}; use normal blocks or another objective."
             )
 
     @property
@@ -146,7 +146,9 @@ class ConditionalVAEConfig(VAEConfig):
     family: ClassVar[str] = "conditional-vae"
     year: ClassVar[int] = 2014
     paper: ClassVar[str] = "https://arxiv.org/abs/1406.5298"
-    structure: ClassVar[str] = "a categorical block that is a label of the data, and one or more normal blocks"
+    structure: ClassVar[str] = (
+        "a categorical block that is a label of the data, and one or more normal blocks"
+    )
     use: ClassVar[str] = "what is shown apart from how, where labels exist; a handful a class will do"
     label: str = "digit"
     classes: int = 10
@@ -190,105 +192,6 @@ def check_likelihood(config: Any) -> None:
     """
     check_choice(config, "likelihood")
     check_range("model", "scale", config.scale, 1e-4, 10.0)
-
-
-@dataclass(frozen=True)
-class LadderVAEConfig(ModelConfig):
-    """A variational ladder autoencoder: several blocks of latents, each at a depth of its own.
-
-    Args:
-        levels: number of normal latents of each level, from the one next to the image, "level1_", to the deepest. At
-            28 pixels there is room for 3 levels, at 64 for 4, at 128 for 5.
-        width: channels of the first convolution; they double with each halving, up to 4 times as many.
-        hidden: units of the fully connected layers, which only the deepest level has.
-        likelihood: as of a VAE.
-        scale: of the likelihood, as of a VAE.
-        learn_scale: learn that scale, starting from ``scale``.
-    """
-
-    family: ClassVar[str] = "ladder-vae"
-    year: ClassVar[int] = 2017
-    paper: ClassVar[str] = "https://arxiv.org/abs/1702.08396"
-    structure: ClassVar[str] = "a block of normal latents for each level, level1_ next to the image"
-    use: ClassVar[str] = (
-        "fine and coarse features apart, each level in a block of its own; every variational objective fits it"
-    )
-    levels: list[int] = field(default_factory=lambda: [4, 4, 4])
-    width: int = 32
-    hidden: int = 256
-    likelihood: Literal["bernoulli", "gaussian", "laplace", "logistic"] = "bernoulli"
-    scale: float = 0.1
-    learn_scale: bool = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.levels, list) or not 1 <= len(self.levels) <= 5:
-            raise ValueError(f"model.levels must be a list of 1 to 5 numbers of latents; got {self.levels!r}.")
-        for dim in self.levels:
-            if not isinstance(dim, int):
-                raise ValueError(f"model.levels must hold whole numbers; got {dim!r}.")
-            check_range("model", "levels", dim, 1, 1024)
-        check_range("model", "width", self.width, 4, 512)
-        check_range("model", "hidden", self.hidden, 4, 4096)
-        check_likelihood(self)
-
-    @property
-    def latent_blocks(self) -> list[BlockConfig]:
-        """The blocks of the latent space, spelled out; coordinate 2 of level 1 is "level1_2"."""
-        return [BlockConfig(f"level{k}_", dim) for k, dim in enumerate(self.levels, start=1)]
-
-
-@dataclass(frozen=True)
-class VQVAEConfig(ModelConfig):
-    """A vector-quantised autoencoder: a grid of codebook indices, and a learned prior over them.
-
-    Args:
-        codes: vectors in the codebook.
-        code_dim: numbers of each of them.
-        halvings: how often the image is halved on its way to the grid; a 32-pixel image has 4 x 4 positions after 3.
-        width: channels of the first convolution; they double once.
-        commitment: weight of the squared distance that draws the encoder's outputs to their codes.
-        prior_width: units of the prior's transformer, a multiple of 16.
-        prior_layers: its layers.
-        likelihood: as of a VAE.
-        scale: of the likelihood, as of a VAE.
-        learn_scale: learn that scale, starting from ``scale``.
-    """
-
-    family: ClassVar[str] = "vq-vae"
-    year: ClassVar[int] = 2017
-    paper: ClassVar[str] = "https://arxiv.org/abs/1711.00937"
-    structure: ClassVar[str] = "one block of codebook indices, one a position, with a learned prior over them"
-    use: ClassVar[str] = "sharp reconstructions from discrete codes, and samples from a prior that knows them"
-    codes: int = 64
-    code_dim: int = 16
-    halvings: int = 3
-    width: int = 32
-    commitment: float = 0.25
-    prior_width: int = 64
-    prior_layers: int = 2
-    likelihood: Literal["bernoulli", "gaussian", "laplace", "logistic"] = "bernoulli"
-    scale: float = 0.1
-    learn_scale: bool = False
-
-    def __post_init__(self) -> None:
-        check_range("model", "codes", self.codes, 2, 8192)
-        check_range("model", "code_dim", self.code_dim, 2, 512)
-        check_range("model", "halvings", self.halvings, 1, 5)
-        check_range("model", "width", self.width, 4, 512)
-        check_range("model", "commitment", self.commitment, 0.0, 100.0)
-        check_range("model", "prior_width", self.prior_width, 16, 1024)
-        check_range("model", "prior_layers", self.prior_layers, 1, 24)
-        if self.prior_width % 16:
-            raise ValueError(f"model.prior_width must be a multiple of 16; got {self.prior_width}.")
-        check_likelihood(self)
-
-    def check_objective(self, objective: ObjectiveConfig) -> None:
-        """Refuses objectives that weigh a posterior's spread: here the posterior is a point."""
-        if not isinstance(objective, BetaVAE):
-            raise ValueError(
-                "A vq-vae is trained by the objective beta-vae: its posterior is one code, and its KL trains nothing "
-                f"but the prior, so {objective.objective!r} has nothing to weigh."
-            )
 
 
 @dataclass(frozen=True)

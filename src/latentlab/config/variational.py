@@ -182,3 +182,54 @@ class InfoVAE(ObjectiveConfig):
         check_coefficient(self, "alpha", -1e6, 1.0)
         check_coefficient(self, "lambda_mmd")
         check_choice(self, "kernel")
+
+
+@dataclass(frozen=True)
+class PairVAE(ObjectiveConfig):
+    """PairVAE (Locatello et al., 2020): Ada-GVAE and Ada-ML-VAE on pairs of images; with shared blocks GVAE and ML-VAE.
+
+    Args:
+        beta: weight of the KL.
+        average: what two posteriors become where they are shared: "mean" (GVAE), "product" of the densities (ML-VAE),
+            or "geometric", their geometric mean, which the published program of Ada-ML-VAE computes.
+        shared: blocks of the model that a pair shares; null lets each pair decide, coordinate by coordinate, which is
+            what "Ada" means.
+        symmetric: of the adaptive rule: compare two posteriors in both directions, not from the first to the second.
+        changed: how many factors of the data change within a pair, drawn at random; null draws the number too.
+        changing: names of the factors that change, in place of a draw.
+    """
+
+    objective: ClassVar[str] = "pair-vae"
+    year: ClassVar[int] = 2020
+    paper: ClassVar[str] = "https://arxiv.org/abs/2002.02886"
+    use: ClassVar[str] = (
+        "images that come in pairs with few differences: no labels, and yet factors that keep to their latents"
+    )
+    beta: Coefficient = 1.0
+    average: Literal["mean", "product", "geometric"] = "mean"
+    shared: list[str] | None = None
+    symmetric: bool = False
+    changed: int | None = None
+    changing: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_coefficient(self, "beta")
+        check_choice(self, "average")
+        for name in ("shared", "changing"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+                raise ValueError(f"objective.{name} must be a list of names, or null; got {value!r}.")
+        if self.changed is not None:
+            if not isinstance(self.changed, int):
+                raise ValueError(f"objective.changed must be a whole number; got {self.changed!r}.")
+            check_range("objective", "changed", self.changed, 1, 1000)
+            if self.changing is not None:
+                raise ValueError(
+                    f"objective.changed draws factors and objective.changing names them; give one, got "
+                    f"{self.changed} and {self.changing}."
+                )
+        if self.shared is not None and self.changing is None:
+            raise ValueError(
+                f"objective.shared names the blocks {self.shared} that every pair shares, so the same factors must "
+                "change in every pair; name them in objective.changing."
+            )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+
+_QUANTISES = "A block of codebook indices has no posterior of its own; a model with a codebook quantises."
 
 
 class PointMass(Distribution):
@@ -84,19 +86,17 @@ class Codebook:
         index = (z == z.round()) & (z >= 0) & (z <= self.size - 1)
         return torch.where(index, -math.log(self.size), -math.inf)
 
-    def posterior_size(self, dim: int) -> int:
+    def posterior_size(self, dim: int) -> NoReturn:
         """No numbers of an encoder name an index.
 
         Raises:
             ValueError: always.
         """
-        raise ValueError(
-            "A block of codebook indices has no posterior of its own; a model with a codebook quantises."
-        )
+        raise ValueError(_QUANTISES)
 
-    def posterior(self, numbers: Tensor) -> Distribution:
+    def posterior(self, numbers: Tensor) -> NoReturn:
         """No posterior follows from numbers alone; see ``posterior_size``."""
-        return self.posterior_size(0)  # type: ignore[return-value]
+        raise ValueError(_QUANTISES)
 
     def code(self, q: Distribution) -> Tensor:
         """The code that stands for ``q``: its indices (batch, dim)."""

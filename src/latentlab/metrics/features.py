@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latentlab.files import atomic_write
-from latentlab.latents import Categorical, LatentSpace, Normal
+from latentlab.latents import UNORDERED, LatentSpace, Normal
 from latentlab.metrics.fidelity import path_length
 from latentlab.metrics.score import Score
 
@@ -475,12 +475,12 @@ def between(space: LatentSpace, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """
     z = (1.0 - t) * a + t * b
     kinds = [(space.slice(block.name), block.prior) for block in space.blocks]
-    if all(isinstance(prior, Categorical) for _, prior in kinds):
+    if all(isinstance(prior, UNORDERED) for _, prior in kinds):
         raise ValueError("Categories have no path between them; this space has categorical blocks only.")
     normal = torch.zeros(space.dim, dtype=torch.bool)
     for where, prior in kinds:
         normal[where] = isinstance(prior, Normal)
-        if isinstance(prior, Categorical):
+        if isinstance(prior, UNORDERED):
             z[:, where] = a[:, where]
     if int(normal.sum()) > 1:  # a single coordinate has no circle
         from_, to = a[:, normal], b[:, normal]

@@ -17,7 +17,7 @@ from torch.distributions import Distribution, Independent
 from torch.distributions import Normal as NormalDistribution
 
 from latentlab.latents import Block, LatentSpace, Posterior
-from latentlab.models.contract import identity_text
+from latentlab.models.contract import identity_text, space_of
 from latentlab.models.edits import Edit
 from latentlab.models.staged import Addressed, StageInfo, writes_input
 
@@ -248,9 +248,9 @@ class AdaptedModel(nn.Module):
                 raise ValueError(f"No space {name!r} in this model; it has {', '.join(self.spaces)}.")
         return z
 
-    def decode(self, z: Tensor, edits: Iterable[Edit] = ()) -> Tensor:
+    def decode(self, z: Tensor, edits: Iterable[Edit] = (), space: str | None = None) -> Tensor:
         """Images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""
-        self.latent_space.check(z)
+        space_of(self, space).check(z)
         images = self._to_image(_tensor(self.generator.run(z, edits)))
         return images.reshape(len(z), *self.image_shape).clamp(0.0, 1.0)
 

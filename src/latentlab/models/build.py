@@ -7,13 +7,35 @@ from collections.abc import Callable
 import torch
 from torch.overrides import TorchFunctionMode
 
-from latentlab.config import LARGEST_IMAGE, SMALLEST_IMAGE, BlockConfig, GANConfig, ModelConfig, VAEConfig
+from latentlab.config import (
+    LARGEST_IMAGE,
+    SMALLEST_IMAGE,
+    BlockConfig,
+    ConditionalGANConfig,
+    ConditionalVAEConfig,
+    GANConfig,
+    InfoGANConfig,
+    LadderVAEConfig,
+    ModelConfig,
+    StyleGANConfig,
+    VAEConfig,
+    VQVAEConfig,
+)
 from latentlab.latents import PRIORS, Block, LatentSpace, Prior
+from latentlab.models.code_contrast import CodeContrast
+from latentlab.models.code_prior import CodePrior
+from latentlab.models.conditional import ConditionalVAE, conditional_encoder
+from latentlab.models.conditional_gan import ConditionalGAN, label_vectors
 from latentlab.models.gan import GAN
-from latentlab.models.gan_networks import GAN_NETWORKS
-from latentlab.models.likelihoods import Bernoulli, Gaussian
-from latentlab.models.networks import NETWORKS
+from latentlab.models.gan_networks import GAN_NETWORKS, code_head, feature_count, start_small
+from latentlab.models.info_gan import InfoGAN, told_size
+from latentlab.models.ladder import ladder
+from latentlab.models.likelihoods import Bernoulli, Gaussian, Laplace, Likelihood, Logistic
+from latentlab.models.networks import NETWORKS, halvings
+from latentlab.models.style_gan import StyleGAN
+from latentlab.models.style_networks import Mapping, StyledGenerator, residual_discriminator
 from latentlab.models.vae import VAE
+from latentlab.models.vq import VQVAE, vq_networks
 
 
 def _space(blocks: list[BlockConfig]) -> LatentSpace:
@@ -25,15 +47,43 @@ def _prior(block: BlockConfig) -> Prior:
     return PRIORS[block.prior](**given)
 
 
+def _likelihood(config: VAEConfig | LadderVAEConfig | VQVAEConfig) -> Likelihood:
+    if config.likelihood == "bernoulli":
+        return Bernoulli()
+    kind = {"gaussian": Gaussian, "laplace": Laplace, "logistic": Logistic}[config.likelihood]
+    return kind(config.scale, config.learn_scale)
+
+
 def _vae(config: VAEConfig, image_shape: tuple[int, int, int]) -> VAE:
     space = _space(config.latent_blocks)
     encoder, generator = NETWORKS[config.network](
         image_shape, space.dim, space.posterior_size, width=config.width, hidden=config.hidden
     )
-    likelihood = (
-        Bernoulli() if config.likelihood == "bernoulli" else Gaussian(config.scale, config.learn_scale)
+    return VAE(image_shape, space, encoder, generator, _likelihood(config))
+
+
+def _ladder(config: LadderVAEConfig, image_shape: tuple[int, int, int]) -> VAE:
+    encoder, generator = ladder(image_shape, config.levels, width=config.width, hidden=config.hidden)
+    return VAE(image_shape, _space(config.latent_blocks), encoder, generator, _likelihood(config))
+
+
+def _conditional_vae(config: ConditionalVAEConfig, image_shape: tuple[int, int, int]) -> ConditionalVAE:
+    space, classes = _space(config.latent_blocks), config.classes
+    classifier, generator = NETWORKS[config.network](
+        image_shape, space.dim, classes, width=config.width, hidden=config.hidden
     )
-    return VAE(image_shape, space, encoder, generator, likelihood)
+    encoder = conditional_encoder(classifier, config.hidden, classes, space.posterior_size - classes)
+    likelihood = _likelihood(config)
+    return ConditionalVAE(image_shape, space, encoder, generator, likelihood, config.labelled, config.alpha)
+
+
+def _vq(config: VQVAEConfig, image_shape: tuple[int, int, int]) -> VQVAE:
+    encoder, generator = vq_networks(
+        image_shape, config.codes, config.code_dim, times=config.halvings, width=config.width
+    )
+    positions = halvings(image_shape[1])[config.halvings] ** 2
+    prior = CodePrior(config.codes, positions, config.prior_width, config.prior_layers)
+    return VQVAE(image_shape, encoder, generator, _likelihood(config), prior, config.commitment)
 
 
 def _gan(config: GANConfig, image_shape: tuple[int, int, int]) -> GAN:
@@ -44,7 +94,68 @@ def _gan(config: GANConfig, image_shape: tuple[int, int, int]) -> GAN:
     return GAN(image_shape, space, generator, discriminator)
 
 
-_BUILDERS: dict[type[ModelConfig], Callable[..., VAE | GAN]] = {VAEConfig: _vae, GANConfig: _gan}
+def _conditional_gan(config: ConditionalGANConfig, image_shape: tuple[int, int, int]) -> ConditionalGAN:
+    space = _space(config.latent_blocks)
+    generator, discriminator = GAN_NETWORKS[config.network](
+        image_shape, space.dim, width=config.width, spectral_norm=config.spectral_norm, features=True
+    )
+    features = feature_count(image_shape, config.width)
+    vectors = label_vectors(config.classes, features, config.spectral_norm)
+    return ConditionalGAN(image_shape, space, generator, discriminator, vectors, config.label)
+
+
+def _info_gan(config: InfoGANConfig, image_shape: tuple[int, int, int]) -> InfoGAN:
+    space = _space(config.latent_blocks)
+    generator, discriminator = GAN_NETWORKS[config.network](
+        image_shape, space.dim, width=config.width, spectral_norm=config.spectral_norm
+    )
+    told = space.blocks[:-1]
+    features = feature_count(image_shape, config.width)
+    head = code_head(features, 8 * config.width, told_size(told))
+    for stage in head.values():
+        start_small(stage)
+    contrast = None
+    if config.cr_weight:
+        names = tuple(block.name for block in config.continuous)
+        contrast = CodeContrast.Settings(
+            names, config.cr_weight, config.cr_gap, config.cr_gap_steps, config.width
+        )
+    names = [block.name for block in told]
+    return InfoGAN(
+        image_shape,
+        space,
+        generator,
+        discriminator,
+        head,
+        names,
+        config.info_weight,
+        config.least_std,
+        contrast,
+    )
+
+
+def _style_gan(config: StyleGANConfig, image_shape: tuple[int, int, int]) -> StyleGAN:
+    space = _space(config.latent_blocks)
+    return StyleGAN(
+        image_shape,
+        space,
+        Mapping(space.dim, config.styles, config.mapping_layers),
+        StyledGenerator(image_shape, config.styles, config.width),
+        residual_discriminator(image_shape, config.width),
+        mixing=config.mixing,
+    )
+
+
+_BUILDERS: dict[type[ModelConfig], Callable[..., VAE | GAN]] = {
+    VAEConfig: _vae,
+    ConditionalVAEConfig: _conditional_vae,
+    LadderVAEConfig: _ladder,
+    VQVAEConfig: _vq,
+    GANConfig: _gan,
+    ConditionalGANConfig: _conditional_gan,
+    InfoGANConfig: _info_gan,
+    StyleGANConfig: _style_gan,
+}
 
 
 # The functions that torch's layers draw their first weights with; all take a generator.

@@ -55,7 +55,11 @@ class Network(Protocol):
 
 @runtime_checkable
 class GenerativeModel(Protocol):
-    """Turns codes into images. Images are (batch, channels, height, width) in [0, 1]."""
+    """Turns codes into images. Images are (batch, channels, height, width) in [0, 1].
+
+    A model whose generator reads codes of another space than ``latent_space`` says so in ``input_spaces``, {network:
+    name of the space}.
+    """
 
     latent_space: LatentSpace
     image_shape: tuple[int, int, int]
@@ -83,8 +87,11 @@ class GenerativeModel(Protocol):
         """Carries codes from one space to another."""
         ...
 
-    def decode(self, z: Tensor, edits: Iterable[Edit] = ()) -> Tensor:
-        """Images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""
+    def decode(self, z: Tensor, edits: Iterable[Edit] = (), space: str | None = None) -> Tensor:
+        """Images (batch, channels, height, width) in [0, 1] of codes (batch, dim) of the space of that name.
+
+        Without a name they belong to ``latent_space``; a name need only be understood where there are more.
+        """
         ...
 
     def sample_codes(self, n: int, seed: int) -> Tensor:
@@ -113,6 +120,19 @@ class InferenceModel(GenerativeModel, Protocol):
         ...
 
 
+def space_of(model: GenerativeModel, name: str | None = None) -> LatentSpace:
+    """The space of that name in a model, its own ``latent_space`` for None.
+
+    Raises:
+        ValueError: if it has no such space; the message lists those it has.
+    """
+    if name is None:
+        return model.latent_space
+    if name not in model.spaces:
+        raise ValueError(f"No space {name!r} in this model; it has {', '.join(model.spaces)}.")
+    return model.spaces[name]
+
+
 def is_inference_model(model: object) -> TypeGuard[InferenceModel]:
     """Whether the model can encode images: it has the methods, and an encoder behind them."""
     return callable(getattr(model, "encode", None)) and getattr(model, "encoder", None) is not None
@@ -123,25 +143,36 @@ class TermsRequest:
     """What an objective asks of one batch of a step; a model's ``elbo_terms`` fulfils it.
 
     Args:
-        kind: how the batch is drawn; "independent" of the step's other batches is what training can draw.
+        kind: how the batch is drawn: "independent" of the step's other batches, or "pair": image i is the partner of
+            image i of the first batch, with which it shares all factors but some.
         decode: whether the images are decoded. Without it there is no reconstruction and nothing is paid for one.
         samples: draws of z an image, at least 1.
         labels: the share of the data set's images, 0 to 1, whose ground-truth factors may be read.
+        gradient: whether a gradient is wanted of its terms. Without it no graph is kept of the batch's forward.
+        changed: of a pair, how many factors change, drawn at random; None draws the number too.
+        changing: of a pair, the names of the factors that change, in place of a draw.
 
     Raises:
-        ValueError: on samples or labels out of range.
+        ValueError: on samples or labels out of range, or on changes in a batch that is no pair.
     """
 
     kind: str = "independent"
     decode: bool = True
     samples: int = 1
     labels: float = 0.0
+    gradient: bool = True
+    changed: int | None = None
+    changing: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or self.samples < 1:
             raise ValueError(f"A batch needs at least 1 draw of z an image; got samples={self.samples!r}.")
         if not 0.0 <= self.labels <= 1.0:
             raise ValueError(f"labels is a share of the images, 0 to 1; got {self.labels!r}.")
+        if self.kind != "pair" and (self.changed is not None or self.changing is not None):
+            raise ValueError(
+                f"Only the images of a pair change factors; this batch is of kind {self.kind!r}."
+            )
 
 
 ONE_DRAW = TermsRequest()

@@ -29,7 +29,8 @@ def _linear(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU(inplace=True))
 
 
-def _up(inputs: int, outputs: int, size: int, target: int) -> nn.ConvTranspose2d:
+def upsampling(inputs: int, outputs: int, size: int, target: int) -> nn.ConvTranspose2d:
+    """A 4x4 stride-2 transposed convolution from maps of edge ``size`` to edge ``target``, 2 size or one more."""
     return nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, output_padding=target - 2 * size)
 
 
@@ -52,13 +53,21 @@ def burgess(image_shape: ImageShape, dim: int, outputs: int, width: int = 32, hi
     encoder["fc2"] = _linear(hidden, hidden)
     encoder["posterior"] = nn.Linear(hidden, outputs)
 
+    return StagedNetwork(encoder, "encoder"), _deconvolutions(image_shape, dim, width, hidden)
+
+
+def _deconvolutions(image_shape: ImageShape, dim: int, width: int, hidden: int) -> StagedNetwork:
+    """Three fully connected layers, then 4x4 stride-2 transposed convolutions of equal width up to the image."""
+    channels, size, _ = image_shape
+    sizes = halvings(size)
+    flat = width * sizes[-1] ** 2
     generator: dict[str, nn.Module] = {"fc1": _linear(dim, hidden), "fc2": _linear(hidden, hidden)}
     generator["fc3"] = nn.Sequential(*_linear(hidden, flat), nn.Unflatten(1, (width, sizes[-1], sizes[-1])))
     for i in range(len(sizes) - 1, 1, -1):
-        up = _up(width, width, sizes[i], sizes[i - 1])
+        up = upsampling(width, width, sizes[i], sizes[i - 1])
         generator[f"deconv{len(sizes) - i}"] = nn.Sequential(up, nn.ReLU(inplace=True))
-    generator["output"] = _up(width, channels, sizes[1], sizes[0])
-    return StagedNetwork(encoder, "encoder"), StagedNetwork(generator, "generator")
+    generator["output"] = upsampling(width, channels, sizes[1], sizes[0])
+    return StagedNetwork(generator, "generator")
 
 
 def locatello(image_shape: ImageShape, dim: int, outputs: int, width: int = 32, hidden: int = 256) -> Pair:
@@ -88,14 +97,43 @@ def locatello(image_shape: ImageShape, dim: int, outputs: int, width: int = 32, 
     ups = widths[:0:-1]
     for i in range(depth, 1, -1):
         k = depth - i
-        up = _up(ups[k], ups[k + 1], sizes[i], sizes[i - 1])
+        up = upsampling(ups[k], ups[k + 1], sizes[i], sizes[i - 1])
         generator[f"deconv{k + 1}"] = nn.Sequential(up, nn.ReLU(inplace=True))
-    generator["output"] = _up(ups[-1], channels, sizes[1], sizes[0])
+    generator["output"] = upsampling(ups[-1], channels, sizes[1], sizes[0])
     return StagedNetwork(encoder, "encoder"), StagedNetwork(generator, "generator")
 
 
-class _Residual(nn.Module):
-    """relu(h + conv(relu(conv(h)))), shape kept."""
+def pooled(image_shape: ImageShape, dim: int, outputs: int, width: int = 32, hidden: int = 256) -> Pair:
+    """3x3 convolutions of equal width, each followed by the maximum over 2x2 pixels, and one fully connected layer.
+
+    Convolution and pooling are stages of their own: which of the four pixels was the largest is a reading of its
+    own, by which a deconvolutional network finds its way back to the image. An odd edge loses its last pixels. The
+    generator is that of ``burgess``.
+
+    References:
+        Visualizing and understanding convolutional networks (Zeiler and Fergus, 2014),
+        https://arxiv.org/abs/1311.2901
+        Very deep convolutional networks for large-scale image recognition (Simonyan and Zisserman, 2014),
+        https://arxiv.org/abs/1409.1556, for the 3x3 convolutions
+    """
+    channels, size, _ = image_shape
+    sizes = halvings(size)
+    encoder: dict[str, nn.Module] = {}
+    for i in range(1, len(sizes)):
+        convolution = nn.Conv2d(channels if i == 1 else width, width, 3, padding=1)
+        encoder[f"conv{i}"] = nn.Sequential(convolution, nn.ReLU(inplace=True))
+        encoder[f"pool{i}"] = nn.MaxPool2d(2)
+    encoder["fc1"] = nn.Sequential(nn.Flatten(), *_linear(width * sizes[-1] ** 2, hidden))
+    encoder["posterior"] = nn.Linear(hidden, outputs)
+    return StagedNetwork(encoder, "encoder"), _deconvolutions(image_shape, dim, width, hidden)
+
+
+class Residual(nn.Module):
+    """relu(h + conv(relu(conv(h)))), shape kept.
+
+    Args:
+        width: channels in and out.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -105,6 +143,7 @@ class _Residual(nn.Module):
         self.relu2 = nn.ReLU(inplace=True)
 
     def forward(self, h: Tensor) -> Tensor:
+        """Maps (batch, width, height, width) to the same shape."""
         return self.relu2(h + self.conv2(self.relu1(self.conv1(h))))
 
 
@@ -121,7 +160,7 @@ def residual(image_shape: ImageShape, dim: int, outputs: int, width: int = 32, h
     }
     for i in range(1, len(sizes)):
         down = nn.Conv2d(widths[i - 1], widths[i], 4, stride=2, padding=1)
-        encoder[f"block{i}"] = nn.Sequential(down, nn.ReLU(inplace=True), _Residual(widths[i]))
+        encoder[f"block{i}"] = nn.Sequential(down, nn.ReLU(inplace=True), Residual(widths[i]))
     flat = widths[-1] * sizes[-1] ** 2
     encoder["fc1"] = nn.Sequential(nn.Flatten(), *_linear(flat, hidden))
     encoder["posterior"] = nn.Linear(hidden, outputs)
@@ -134,10 +173,15 @@ def residual(image_shape: ImageShape, dim: int, outputs: int, width: int = 32, h
         convolution = nn.Conv2d(widths[i], widths[i - 1], 3, padding=1)
         up = nn.Upsample(size=(sizes[i - 1], sizes[i - 1]), mode="nearest")
         generator[f"block{k}"] = nn.Sequential(
-            up, convolution, nn.ReLU(inplace=True), _Residual(widths[i - 1])
+            up, convolution, nn.ReLU(inplace=True), Residual(widths[i - 1])
         )
     generator["output"] = nn.Conv2d(widths[0], channels, 3, padding=1)
     return StagedNetwork(encoder, "encoder"), StagedNetwork(generator, "generator")
 
 
-NETWORKS: dict[str, Callable[..., Pair]] = {"burgess": burgess, "locatello": locatello, "residual": residual}
+NETWORKS: dict[str, Callable[..., Pair]] = {
+    "burgess": burgess,
+    "locatello": locatello,
+    "pooled": pooled,
+    "residual": residual,
+}

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from latentlab.latents import LatentSpace, Posterior
-from latentlab.models.contract import ONE_DRAW, ElboTerms, TermsRequest, identity_text
+from latentlab.models.contract import ONE_DRAW, ElboTerms, TermsRequest, identity_text, space_of
 from latentlab.models.edits import Edit
-from latentlab.models.likelihoods import Bernoulli, Gaussian
+from latentlab.models.likelihoods import Likelihood
 from latentlab.models.precision import full
 from latentlab.models.staged import StagedNetwork
 
@@ -46,7 +46,7 @@ class VAE(nn.Module):
         latent_space: LatentSpace,
         encoder: StagedNetwork,
         generator: StagedNetwork,
-        likelihood: Bernoulli | Gaussian,
+        likelihood: Likelihood,
     ) -> None:
         super().__init__()
         self.image_shape = image_shape
@@ -87,20 +87,32 @@ class VAE(nn.Module):
         Raises:
             ValueError: on images of another shape than the model's.
         """
+        self.check_images(x)
+        return self.latent_space.posterior(full(self.encoder.run(x, edits)))
+
+    def check_images(self, x: Tensor) -> None:
+        """Refuses anything that is no batch of images of the model's shape.
+
+        Raises:
+            ValueError: with both shapes.
+        """
         if x.ndim != 4 or tuple(x.shape[1:]) != self.image_shape:
             raise ValueError(
                 f"Expected images (batch, {', '.join(map(str, self.image_shape))}); got {tuple(x.shape)}."
             )
-        return self.latent_space.posterior(full(self.encoder.run(x, edits)))
 
     def likelihood(self, z: Tensor, edits: Iterable[Edit] = ()) -> Distribution:
         """p(x | z) of codes (batch, dim)."""
         self.latent_space.check(z)
         return self.observation(full(self.generator.run(z, edits)))
 
-    def decode(self, z: Tensor, edits: Iterable[Edit] = ()) -> Tensor:
-        """Mean images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""
-        self.latent_space.check(z)
+    def decode(self, z: Tensor, edits: Iterable[Edit] = (), space: str | None = None) -> Tensor:
+        """Mean images (batch, channels, height, width) in [0, 1] of codes (batch, dim); there is one space.
+
+        Raises:
+            ValueError: on codes of another space.
+        """
+        space_of(self, space).check(z)
         return self.observation.image(full(self.generator.run(z, edits)))
 
     def sample_codes(self, n: int, seed: int) -> Tensor:

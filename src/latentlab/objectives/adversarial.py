@@ -16,6 +16,7 @@ from torch.nn.functional import relu, softplus
 
 from latentlab.config import Adversarial as AdversarialConfig
 from latentlab.config import ObjectiveConfig
+from latentlab.objectives.augmentation import Augmentation
 
 _SPAN = 2.0
 """Published weights hold for images in [-1, 1]; here they lie in [0, 1], where a gradient is twice as large."""
@@ -176,15 +177,24 @@ def _slopes(discriminator: Discriminator, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Adversarial:
-    """A loss and a penalty or none.
+    """A loss, a penalty or none, an augmentation or none.
 
     Attributes:
         loss: what both players minimise.
         penalty: what the discriminator's slope costs it.
+        penalty_every: steps of the discriminator between two that pay the penalty, as many times as much.
+        augmentation: what is done to all images before they are judged.
+
+    References:
+        Analyzing and improving the image quality of StyleGAN (Karras et al., 2020),
+        https://arxiv.org/abs/1912.04958, appendix B, for the penalty at every k-th step. There Adam's decays are
+        changed, too; here they stay as they are set.
     """
 
     loss: AdversarialLoss
     penalty: Penalty | None = None
+    penalty_every: int = 1
+    augmentation: Augmentation | None = None
 
 
 _LOSSES: dict[str, Callable[[], AdversarialLoss]] = {
@@ -199,6 +209,13 @@ _PENALTIES: dict[str, Callable[[float], Penalty | None]] = {
 }
 
 
+_AUGMENTATIONS: dict[str, Callable[[AdversarialConfig], Augmentation | None]] = {
+    "none": lambda config: None,
+    "diffaugment": lambda config: Augmentation(1.0),
+    "ada": lambda config: Augmentation(0.0, True, config.ada_target, config.ada_images),
+}
+
+
 def build_adversarial(config: ObjectiveConfig) -> Adversarial:
     """From a configuration to an adversarial objective.
 
@@ -207,4 +224,9 @@ def build_adversarial(config: ObjectiveConfig) -> Adversarial:
     """
     if not isinstance(config, AdversarialConfig):
         raise TypeError(f"No adversarial objective for {type(config).__name__}; known: Adversarial.")
-    return Adversarial(_LOSSES[config.loss](), _PENALTIES[config.penalty](config.penalty_weight))
+    return Adversarial(
+        _LOSSES[config.loss](),
+        _PENALTIES[config.penalty](config.penalty_weight),
+        config.penalty_every,
+        _AUGMENTATIONS[config.augment](config),
+    )

@@ -14,6 +14,7 @@ from latentlab.objectives.dip_vae import DIPVAE
 from latentlab.objectives.factor_vae import FactorVAE
 from latentlab.objectives.info_vae import InfoVAE
 from latentlab.objectives.joint_vae import JointVAE
+from latentlab.objectives.pairs import PairVAE
 from latentlab.objectives.variational import BetaVAE, DataDescription, Objective
 
 _OBJECTIVES: dict[type[ObjectiveConfig], Callable[..., Objective]] = {
@@ -33,6 +34,15 @@ _OBJECTIVES: dict[type[ObjectiveConfig], Callable[..., Objective]] = {
     ),
     configs.InfoVAE: lambda config, model, data, seed: InfoVAE(
         config.alpha, config.lambda_mmd, config.kernel
+    ),
+    configs.PairVAE: lambda config, model, data, seed: PairVAE(
+        model.latent_space,
+        config.beta,
+        config.average,
+        config.shared,
+        config.symmetric,
+        config.changed,
+        config.changing,
     ),
 }
 

@@ -51,7 +51,7 @@ class FactorVAE(Objective):
         Disentangling by Factorising (Kim and Mnih, 2018), https://arxiv.org/abs/1802.05983
     """
 
-    requests = (ONE_DRAW, TermsRequest(decode=False))
+    requests = (ONE_DRAW, TermsRequest(decode=False, gradient=False))
     least_batch = 2
 
     def __init__(

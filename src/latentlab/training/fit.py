@@ -124,7 +124,7 @@ def _adversarial(experiment: Experiment, dataset: FactorDataset) -> GANTraining:
     return GANTraining(model, build_adversarial(experiment.objective), dataset, experiment)
 
 
-_TRAININGS: dict[str, Callable[[Experiment, FactorDataset], Training]] = {
+TRAININGS: dict[str, Callable[[Experiment, FactorDataset], Training]] = {
     "variational": _variational,
     "adversarial": _adversarial,
 }
@@ -133,7 +133,7 @@ _TRAININGS: dict[str, Callable[[Experiment, FactorDataset], Training]] = {
 
 def _training(experiment: Experiment, dataset: FactorDataset) -> Training:
     """Model, objective and data of an experiment, joined; the seed decides all initial weights."""
-    return _TRAININGS[experiment.model.kind](experiment, dataset)
+    return TRAININGS[experiment.model.kind](experiment, dataset)
 
 
 def _read_state(path: Path) -> dict:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import pytorch_lightning as pl
@@ -18,11 +19,13 @@ from torch.nn.utils import get_total_norm
 from latentlab.config import Adversarial as AdversarialConfig
 from latentlab.config import Experiment
 from latentlab.data.factors import FactorDataset
-from latentlab.models.gan import GAN, image
+from latentlab.models.build import SeededWeights
+from latentlab.models.gan import GAN, Forged
 from latentlab.models.precision import in_bf16
 from latentlab.models.spectral import update_norms
 from latentlab.objectives.adversarial import Adversarial
 from latentlab.training.chance import stream_seed
+from latentlab.training.labels import Labels
 from latentlab.training.sums import Sums, add_row, means_of
 
 COLLAPSED = 0.25
@@ -31,6 +34,8 @@ GRACE = 500
 """Steps of the generator before collapse is spoken of: as long as it has learned nothing, its samples are all grey."""
 _COMPARED = 64
 
+_Terms = tuple[Tensor | None, dict[str, Tensor]]
+
 _log = logging.getLogger(__name__)
 
 
@@ -38,17 +43,19 @@ class GANTraining(pl.LightningModule):
     """Lightning module of every GAN.
 
     Its ``model`` holds the discriminator and, as its generator, the running mean of the trained generator's weights:
-    that is what a run keeps and shows. The trained generator itself is ``raw``, which the checkpoint holds.
+    that is what a run keeps and shows. The trained generator itself is ``raw``, which the checkpoint holds, as it
+    holds the model's further terms and the state of the augmentation, where there are any.
 
     Args:
         model: the model to train.
-        objective: losses and penalty.
+        objective: losses, penalty and augmentation.
         dataset: images, kept or rendered on the training device.
         experiment: batch size, learning rate, seed, precision, and the adversarial settings in its objective.
 
     Raises:
         TypeError: on an experiment without adversarial settings.
-        ValueError: on fewer than 2 images a batch or in the data, which have no spread to compare with.
+        ValueError: on fewer than 2 images a batch or in the data, which have no spread to compare with, or on data
+            without the factors that the model reads, or with more values of them than it knows.
     """
 
     def __init__(
@@ -64,13 +71,20 @@ class GANTraining(pl.LightningModule):
                 "A GAN needs at least 2 images a batch and in the data; "
                 f"got batch_size={experiment.batch_size} and {len(dataset)} images."
             )
+        _check_labels(model, dataset)
         self.automatic_optimization = False
         self.model = model
-        self.raw = copy.deepcopy(model.generator)
+        self.raw = copy.deepcopy(model.generating)
+        with SeededWeights(stream_seed(experiment.seed, "further terms", 0)):
+            terms = model.further_terms()
+        # A part that holds nothing is left out, so that it is no part of the checkpoint either.
+        self.terms = nn.ModuleDict(terms) if terms else None
+        self.augmentation = objective.augmentation
         self.objective = objective
         self.settings = experiment.objective
         self.experiment = experiment
         self.images = dataset
+        self._labels = Labels(dataset, experiment.seed)
         self.step = 0
         self.sums: Sums = {}
         self._bf16 = False
@@ -78,12 +92,16 @@ class GANTraining(pl.LightningModule):
         self._alarmed = False
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam for the generator, and one for the discriminator."""
+        """Adam for the generator, and one for the discriminator and the further terms."""
         rate, betas = self.experiment.learning_rate, (self.settings.beta1, self.settings.beta2)
         return [
-            torch.optim.Adam(network.parameters(), lr=rate, betas=betas, fused=True)
-            for network in (self.raw, self.model.discriminator)
+            torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True)
+            for parameters in (self.raw.parameters(), self._judging())
         ]
+
+    def _judging(self) -> list[nn.Parameter]:
+        own = self.terms.parameters() if self.terms is not None else ()
+        return [*self.model.judging.parameters(), *own]
 
     def on_fit_start(self) -> None:
         """Settles data, layout and precision for the device at hand."""
@@ -98,8 +116,19 @@ class GANTraining(pl.LightningModule):
 
     def real(self, index: int) -> Tensor:
         """Images of the discriminator's step ``index``, counted over the whole training."""
-        indices = self.images.batch(self.experiment.batch_size, self.experiment.seed, index)
-        return self.images.images(indices, self.device).contiguous(memory_format=torch.channels_last)
+        return self.images.images(self._indices(index), self.device).contiguous(
+            memory_format=torch.channels_last
+        )
+
+    def real_labels(self, index: int) -> Tensor | None:
+        """The model's ``label_factors`` of those images, int (batch, label_factors); None if it reads none."""
+        if not self.model.label_factors:
+            return None
+        labels = self._labels.of(self._indices(index), 1.0, self.model.label_factors)
+        return labels.to(self.device) if labels is not None else None
+
+    def _indices(self, index: int) -> Tensor:
+        return self.images.batch(self.experiment.batch_size, self.experiment.seed, index)
 
     def codes(self, player: str, index: int) -> Tensor:
         """Codes (batch, dim) for a player's step ``index``, from the prior."""
@@ -118,15 +147,55 @@ class GANTraining(pl.LightningModule):
         if self.step % self.experiment.log_every == 0 or self.step == self.experiment.max_steps:
             add_row(self.sums, {"diversity": self.diversity()})
 
+    def _chance(self, stream: str, index: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(stream_seed(self.experiment.seed, stream, index))
+
+    def _forger(self, player: str, index: int) -> Callable[[Tensor], Tensor]:
+        """From codes to images as they are made in training, for one step of a player."""
+        chance = self._chance(f"images of the {player}", index)
+
+        def forge(codes: Tensor) -> Tensor:
+            # The discriminator's step leaves the generator as it is.
+            with torch.set_grad_enabled(player == "generator"), self._autocast():
+                return self.model.forge(self.raw, codes, chance)
+
+        return forge
+
+    def _judgement(self, labels: Tensor | None, purpose: str, index: int) -> Callable[[Tensor], Tensor]:
+        """From images with these labels to scores; the images are augmented before they are judged."""
+        augmentation = self.augmentation
+        chance = self._chance(f"augmentation of {purpose}", index) if augmentation is not None else None
+
+        def judge(x: Tensor) -> Tensor:
+            if augmentation is not None and chance is not None:
+                x = augmentation(x, chance)
+            return self.model.discriminate(x, labels=labels)
+
+        return judge
+
+    def _further(self, player: str, index: int, forged: tuple[Tensor, Tensor], forge: Callable) -> _Terms:
+        """The model's further terms of one step: their sum, if there are any, and what they log."""
+        total: Tensor | None = None
+        logged: dict[str, Tensor] = {}
+        for name, term in self.terms.items() if self.terms is not None else ():
+            chance = self._chance(f"{name} of the {player}", index)
+            with self._autocast():
+                added, found = term(self.model, Forged(*forged, forge, self.step, chance))
+            total = added if total is None else total + added
+            logged |= found
+        return total, logged
+
     def _judge(self, optimiser: torch.optim.Optimizer, index: int) -> None:
         """One step of the discriminator."""
-        network, loss, penalty = self.model.discriminator, self.objective.loss, self.objective.penalty
-        update_norms(network)
-        real = self.real(index)
-        with torch.no_grad(), self._autocast():
-            fake = image(self.raw.run(self.codes("discriminator", index)))
+        loss, penalty = self.objective.loss, self.objective.penalty
+        update_norms(self.model.judging)
+        real, labels = self.real(index), self.real_labels(index)
+        codes, forge = self.codes("discriminator", index), self._forger("discriminator", index)
+        fake = forge(codes)
+        claimed = self.model.labels(codes)
+        both = None if labels is None or claimed is None else torch.cat([labels, claimed])
         with self._autocast():
-            scores = self.model.discriminate(torch.cat([real, fake]))
+            scores = self._judgement(both, "the discriminator", index)(torch.cat([real, fake]))
         of_real, of_fake = scores.chunk(2)
         total = loss.discriminator(of_real, of_fake)
         logged = {
@@ -134,22 +203,32 @@ class GANTraining(pl.LightningModule):
             "d_real": loss.verdict(of_real).mean(),
             "d_fake": loss.verdict(of_fake).mean(),
         }
-        if penalty is not None:
-            chance = torch.Generator(self.device)
-            chance.manual_seed(stream_seed(self.experiment.seed, "penalty", index))
-            logged["penalty"] = penalty(self.model.discriminate, real, fake, chance)
-            total = total + logged["penalty"]
-        logged["discriminator_gradient"] = _descend(optimiser, total, network)
+        every = self.objective.penalty_every
+        if penalty is not None and index % every == 0:
+            judge = self._judgement(labels, "the penalty", index)
+            logged["penalty"] = penalty(judge, real, fake, self._chance("penalty", index))
+            # Paid at every k-th step alone, k times as much: on average as if it were paid at each.
+            total = total + every * logged["penalty"]
+        if self.augmentation is not None:
+            self.augmentation.follow(of_real.detach(), index)
+            if self.augmentation.adaptive:
+                logged["augmented"] = self.augmentation.share
+        added, _ = self._further("discriminator", index, (codes, fake), forge)
+        total = total if added is None else total + added
+        logged["discriminator_gradient"] = _descend(optimiser, total, self._judging())
         add_row(self.sums, logged)
 
     def _forge(self, optimiser: torch.optim.Optimizer) -> None:
         """One step of the generator."""
+        codes, forge = self.codes("generator", self.step), self._forger("generator", self.step)
+        fake = forge(codes)
         with self._autocast():
-            fake = image(self.raw.run(self.codes("generator", self.step)))
-            scores = self.model.discriminate(fake)
-        total = self.objective.loss.generator(scores)
-        gradient = _descend(optimiser, total, self.raw)
-        add_row(self.sums, {"generator_loss": total, "generator_gradient": gradient})
+            scores = self._judgement(self.model.labels(codes), "the generator", self.step)(fake)
+        loss = total = self.objective.loss.generator(scores)
+        added, logged = self._further("generator", self.step, (codes, fake), forge)
+        total = total if added is None else total + added
+        gradient = _descend(optimiser, total, list(self.raw.parameters()))
+        add_row(self.sums, {"generator_loss": loss, "generator_gradient": gradient, **logged})
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -159,7 +238,7 @@ class GANTraining(pl.LightningModule):
         that training began with.
         """
         decay = min(self.settings.ema, (1.0 + self.step) / (10.0 + self.step)) if self.settings.ema else 0.0
-        kept, new = self.model.generator.state_dict(), self.raw.state_dict()
+        kept, new = self.model.generating.state_dict(), self.raw.state_dict()
         names = [name for name, tensor in kept.items() if tensor.is_floating_point()]
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
             [kept[n] for n in names], [new[n] for n in names], 1.0 - decay
@@ -182,7 +261,7 @@ class GANTraining(pl.LightningModule):
         self.raw.eval()  # running statistics, which are read and not moved
         try:
             codes = self.model.latent_space.sample(count, seed, self.device)
-            samples = image(self.raw.run(codes)).float()
+            samples = self.model.forge(self.raw, codes, self._chance("images of diversity", 0)).float()
         finally:
             self.raw.train()
         return torch.pdist(samples.flatten(1)).mean() / self._spread
@@ -214,9 +293,26 @@ class GANTraining(pl.LightningModule):
         return ", ".join([*shown, *(["COLLAPSED"] if means.get("collapsed") else [])])
 
 
-def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, network: nn.Module) -> Tensor:
-    """One step of a network down its loss; the length of its gradient, a scalar."""
-    parameters = list(network.parameters())
+def _check_labels(model: GAN, dataset: FactorDataset) -> None:
+    """Refuses data without the factors that a model reads as labels, or with more values than it knows."""
+    for factor in model.label_factors:
+        if dataset.factor_space is None or factor not in dataset.labels:
+            known = ", ".join(dataset.labels) or "none"
+            raise ValueError(
+                f"{type(model).__name__} reads labels of the factor {factor!r}, and the factors of data set "
+                f"{dataset.name!r} are: {known}."
+            )
+        block = model.latent_space.slice(factor)
+        values = int(dataset.factor_space.sizes[dataset.labels.index(factor)])
+        if values > block.stop - block.start:
+            raise ValueError(
+                f"The factor {factor!r} of data set {dataset.name!r} has {values} values, and the model has room for "
+                f"{block.stop - block.start}; set model.classes."
+            )
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    """One step of parameters down a loss; the length of its gradient, a scalar."""
     optimiser.zero_grad(set_to_none=True)
     loss.backward(inputs=parameters)
     length = get_total_norm([p.grad for p in parameters if p.grad is not None])

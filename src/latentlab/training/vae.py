@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from latentlab.config import Experiment
 from latentlab.data.factors import FactorDataset
-from latentlab.latents import ACTIVE_NATS
-from latentlab.models.contract import ElboTerms
+from latentlab.data.pairs import Pairs
+from latentlab.latents import ACTIVE_NATS, Posterior
+from latentlab.models.contract import ElboTerms, VariationalModel
 from latentlab.models.precision import in_bf16
-from latentlab.models.vae import VAE
 from latentlab.objectives.total_correlation import decompose
 from latentlab.objectives.variational import AdamSettings, Objective
 from latentlab.training.chance import stream_seed
 from latentlab.training.labels import Labels
 from latentlab.training.sums import means_of
 
-_KINDS = ("independent",)
-"""How a further batch can be drawn."""
+_KINDS = ("independent", "pair")
+"""How a further batch can be drawn: on its own, or as partners of the first batch's images."""
 
 _MEASURED_EVERY = 10
 """Steps between two estimates of mutual information, total correlation and dimension-wise KL that are only logged.
@@ -48,7 +48,7 @@ class VAETraining(pl.LightningModule):
     """
 
     def __init__(
-        self, model: VAE, objective: Objective, dataset: FactorDataset, experiment: Experiment
+        self, model: VariationalModel, objective: Objective, dataset: FactorDataset, experiment: Experiment
     ) -> None:
         super().__init__()
         name = type(objective).__name__
@@ -59,6 +59,12 @@ class VAETraining(pl.LightningModule):
             )
         if not objective.requests:
             raise ValueError(f"{name} asks for no batch; a step needs at least one.")
+        first = objective.requests[0]
+        if first.kind != "independent" or not first.gradient:
+            raise ValueError(
+                f"{name}'s first batch must be independent and have a gradient, since a step trains on it and pairs "
+                f"have their partners there; got kind {first.kind!r} and gradient={first.gradient}."
+            )
         for request in objective.requests:
             if request.kind not in _KINDS:
                 raise ValueError(
@@ -69,11 +75,19 @@ class VAETraining(pl.LightningModule):
                     f"{name} needs labels, and data set {dataset.name!r} has no ground-truth factors."
                 )
         for factor in model.label_factors:
-            if factor not in dataset.labels:
+            space = dataset.factor_space
+            if space is None or factor not in space.names:
                 known = ", ".join(dataset.labels) or "none"
                 raise ValueError(
                     f"{type(model).__name__} reads labels of the factor {factor!r}, and the factors of data set "
                     f"{dataset.name!r} are: {known}."
+                )
+            values = space.sizes[space.position(factor)]
+            classes = {b.name: b.dim for b in model.latent_space.blocks}.get(factor, values)
+            if classes != values:
+                raise ValueError(
+                    f"{type(model).__name__} has {classes} classes of the factor {factor!r}, which has {values} "
+                    f"values in data set {dataset.name!r}; set model.classes to that."
                 )
         models = {id(p) for p in model.parameters()}
         own, self._auxiliary = objective.followers()
@@ -88,6 +102,11 @@ class VAETraining(pl.LightningModule):
         self._bf16 = False
         self._complete = False  # whether every own parameter was seen to take part
         self._labels = Labels(dataset, experiment.seed)
+        self._pairs = {
+            k: Pairs(dataset, request.changed, request.changing)
+            for k, request in enumerate(objective.requests)
+            if request.kind == "pair"
+        }
         self._labelled = model.labelled if model.label_factors else 0.0
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -107,6 +126,7 @@ class VAETraining(pl.LightningModule):
         """Settles data, layout and precision for the device at hand."""
         self.images.to(self.device)
         self.sums = {key: (total.to(self.device), count) for key, (total, count) in self.sums.items()}
+        assert isinstance(self.model, nn.Module)
         self.model.to(memory_format=torch.channels_last)
         self._bf16 = in_bf16(self.experiment.precision, self.device)
         self.objective.arithmetic = self._autocast
@@ -116,11 +136,16 @@ class VAETraining(pl.LightningModule):
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._bf16 else nullcontext()
 
     def terms(self, step: int) -> ElboTerms:
-        """The ELBO's parts of step ``step``'s batch (and of the further batches the objective asks for)."""
+        """The ELBO's parts of step ``step``'s batch (and of the further batches the objective asks for).
+
+        Where the objective replaces the posteriors, draws and KL are those of the replaced ones.
+        """
         objective, images, labels, given, noise = self.objective, [], [], [], []
+        first: Tensor | None = None
         for k, request in enumerate(objective.requests):
             seed = self.experiment.seed if k == 0 else stream_seed(self.experiment.seed, "batch", k)
-            indices = self.images.batch(self.experiment.batch_size, seed, step)
+            indices = self._draw(k, first, seed, step)
+            first = indices if first is None else first
             x = self.images.images(indices, self.device)
             images.append(x.contiguous(memory_format=torch.channels_last))
             labels.append(self._labels.of(indices, request.labels))
@@ -130,25 +155,38 @@ class VAETraining(pl.LightningModule):
         if objective.adjusts_posteriors:
             chance = torch.Generator(self.device)
             chance.manual_seed(stream_seed(self.experiment.seed, "posteriors", step))
-            with self._autocast():
-                posteriors = tuple(self.model.encode(x) for x in images)
+            posteriors = self._encode(images)
             posteriors = objective.adjust_posteriors(posteriors, tuple(labels), step, chance)
             if len(posteriors) != len(images):
                 raise ValueError(
                     f"{type(objective).__name__}.adjust_posteriors must give {len(images)} posteriors, one a "
                     f"batch; got {len(posteriors)}."
                 )
+        found: list[ElboTerms] = []
+        batches = zip(images, noise, objective.requests, given, posteriors, strict=True)
         with self._autocast():
-            found = [
-                self.model.elbo_terms(x, generator, request, labels=y, posterior=posterior)
-                for x, generator, request, y, posterior in zip(
-                    images, noise, objective.requests, given, posteriors, strict=True
-                )
-            ]
+            for x, generator, request, y, posterior in batches:
+                with nullcontext() if request.gradient else torch.no_grad():
+                    found.append(self.model.elbo_terms(x, generator, request, labels=y, posterior=posterior))
         for terms, known in zip(found, labels, strict=True):
             terms.labels = known
         found[0].others = tuple(found[1:])
         return found[0]
+
+    def _draw(self, k: int, first: Tensor | None, seed: int, step: int) -> Tensor:
+        """Indices of the images of a step's batch number ``k``, given those of its first."""
+        if k in self._pairs and first is not None:
+            return self._pairs[k].of(first, seed, step)
+        return self.images.batch(self.experiment.batch_size, seed, step)
+
+    def _encode(self, images: list[Tensor]) -> tuple[Posterior, ...]:
+        """q(z | x) of every batch, as the objective is to adjust them."""
+        found = []
+        with self._autocast():
+            for x, request in zip(images, self.objective.requests, strict=True):
+                with nullcontext() if request.gradient else torch.no_grad():
+                    found.append(self.model.encode(x))
+        return tuple(found)
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """One step; the batch itself is a number that is not used, the step counts."""
@@ -182,7 +220,8 @@ class VAETraining(pl.LightningModule):
         """The parts of the KL by stratified sampling of the batch (MSS), nats per image, at one step in several.
 
         Whatever estimator an objective minimises by, this one is logged for all, since its values can be read:
-        it has no bias as an estimate of q(z), and its mutual information never exceeds log N.
+        it has no bias as an estimate of q(z), and its mutual information never exceeds log N. It is that of the
+        first batch and, where the objective replaces posteriors, of the replaced ones, as is every KL that is logged.
         """
         every = min(_MEASURED_EVERY, self.experiment.log_every)
         if self.step % every or len(terms.x) < 2:

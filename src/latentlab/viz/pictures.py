@@ -16,6 +16,7 @@ from PIL import Image
 from latentlab.analysis.activations import Activations, FeatureMaps
 from latentlab.analysis.encoding import Encoding
 from latentlab.analysis.interpolation import Interpolation
+from latentlab.analysis.inversion import Inversion
 from latentlab.analysis.projection import Projection
 from latentlab.analysis.readout import LinearReadout
 from latentlab.analysis.results import Result, draw_with
@@ -301,6 +302,19 @@ def _interpolation(result: Interpolation, *, scale: int | None = None, animate: 
         )
 
     return _Drawing(still, f"Interpolation ({result.method})", movie if animate else None)
+
+
+@_drawn(Inversion)
+def _inversion(result: Inversion, *, scale: int | None = None, count: int = _MOST_ROWS) -> _Drawing:
+    rows = np.stack([a[:count] for a in (result.targets, result.start_images, result.images)])
+    still = images.grid(
+        rows,
+        row_labels=["given", f"start\n({result.start})", "found"],
+        column_labels=[f"{e:.1e}" for e in result.error[:count]],
+        title="Mean squared error of what was found",
+        scale=scale or images.fitting_scale(result.images.shape, rows.shape[1]),
+    )
+    return _Drawing(still, f"Inversion in {result.space}")
 
 
 @_drawn(Encoding)
