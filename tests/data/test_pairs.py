@@ -165,3 +165,16 @@ def test_a_cuda_set_gives_the_same_partners():
     rows = [[k % 3, 0, k % 5] for k in range(30)]
     grouped = Pairs(Planted(rows=rows).to("cuda"), changing=["x"]).of(indices, 0, 2)
     assert grouped.cpu().tolist() == Pairs(Planted(rows=rows), changing=["x"]).of(indices, 0, 2).tolist()
+
+
+def test_mirrored_pairs_change_the_other_factors_in_the_second_half():
+    """Would catch: halves of one kind, and partners that change everything."""
+    sprites = open_dataset("sprites")
+    indices = sprites.sample(400, seed=0)
+    partners = Pairs(sprites, changing=["x", "y"], mirrored=True).of(indices, 0, 0)
+    before, after = sprites.factors(indices), sprites.factors(partners)
+    kept = before == after
+    assert kept[:200, :3].all() and kept[200:, 3:].all()
+    assert not kept[:200, 3:].all() and not kept[200:, :3].all()
+    with pytest.raises(ValueError, match="Mirrored pairs need named factors that change and a full grid"):
+        Pairs(open_dataset("digits"), changing=[], mirrored=True)

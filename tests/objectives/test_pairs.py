@@ -281,3 +281,29 @@ def test_a_configuration_becomes_the_objective_and_its_requests():
     first, second = objective.requests
     assert (first.kind, second.kind, second.changed, second.changing) == ("independent", "pair", 2, None)
     assert PairVAE(SPACE, shared=["pose"], changing=["x", "y"]).requests[1].changing == ("x", "y")
+
+
+def test_mirrored_pairs_share_the_other_blocks_in_the_second_half():
+    """Would catch: colours that stand in the pose too, since nothing but its price keeps them out of it."""
+    space = LatentSpace([Block("pose", 2), Block("content", 3)])
+    objective = PairVAE(space, shared=["content"], changing=["turn"], mirrored=True)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (space.posterior(torch.randn(4, 10, generator=generator)) for _ in range(2))
+    one, two = objective.adjust_posteriors((first, second), (None, None), 0, generator)
+    pose, content = space.slice("pose"), space.slice("content")
+    assert torch.equal(one.mean[:2, content], two.mean[:2, content])
+    assert torch.equal(one.mean[2:, pose], two.mean[2:, pose])
+    assert torch.equal(one.mean[:2, pose], first.mean[:2, pose])
+    assert torch.equal(two.mean[2:, content], second.mean[2:, content])
+    assert objective.requests[1].mirrored and objective.least_batch == 2
+
+
+def test_mirrored_pairs_count_what_is_shared_once():
+    space = LatentSpace([Block("pose", 1), Block("content", 1)])
+    objective = PairVAE(space, shared=["content"], changing=["turn"], mirrored=True)
+    q = space.posterior(torch.zeros(2, 4))
+    kl = torch.tensor([[1.0, 10.0], [100.0, 1000.0]])
+    terms = ElboTerms(torch.zeros(2, 1, 1, 1), q, q.mean, torch.zeros(2), kl)
+    terms.others = (ElboTerms(torch.zeros(2, 1, 1, 1), q, q.mean, torch.zeros(2), kl),)
+    # First pair: pose whole, content half; second pair the other way round.
+    assert objective(terms, 0, torch.Generator()).total.item() == pytest.approx((1 + 5 + 50 + 1000) / 2)

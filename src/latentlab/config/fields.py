@@ -80,7 +80,11 @@ def _inside(hint: Any, value: Any) -> Any:
         if isinstance(value, Mapping) and dataclasses.is_dataclass(option) and isinstance(option, type):
             return read(option, value)
         inner = next(iter(typing.get_args(option)), None)
-        if not isinstance(value, list) or typing.get_origin(option) is not list or not isinstance(inner, type):
+        if (
+            not isinstance(value, list)
+            or typing.get_origin(option) is not list
+            or not isinstance(inner, type)
+        ):
             continue
         if dataclasses.is_dataclass(inner):
             return [read(inner, table(inner.__name__, entry)) for entry in value]

@@ -197,6 +197,8 @@ class PairVAE(ObjectiveConfig):
         symmetric: of the adaptive rule: compare two posteriors in both directions, not from the first to the second.
         changed: how many factors of the data change within a pair, drawn at random; null draws the number too.
         changing: names of the factors that change, in place of a draw.
+        mirrored: whether the second half of every batch goes the other way: its pairs keep the factors of ``changing``
+            and change the others, and share the blocks that ``shared`` does not name.
     """
 
     objective: ClassVar[str] = "pair-vae"
@@ -211,10 +213,16 @@ class PairVAE(ObjectiveConfig):
     symmetric: bool = False
     changed: int | None = None
     changing: list[str] | None = None
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         check_coefficient(self, "beta")
         check_choice(self, "average")
+        if self.mirrored and (self.shared is None or not self.changing):
+            raise ValueError(
+                "objective.mirrored turns round what a pair shares and changes; name both in objective.shared and "
+                "objective.changing."
+            )
         for name in ("shared", "changing"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):

@@ -25,6 +25,8 @@ class Pairs:
             don't count. Both need a full grid.
         changing: names of the factors that change, in place of a draw. An empty list is for a data set that is no
             full grid: a pair is then two images with the same factors.
+        mirrored: whether the pairs in the second half of every batch change the other factors, those that ``changing``
+            does not name, and keep these. Needs a full grid.
 
     Raises:
         ValueError: for a data set without factors, or factors and numbers that leave nothing to share or to change.
@@ -36,7 +38,11 @@ class Pairs:
     """
 
     def __init__(
-        self, dataset: FactorDataset, changed: int | None = None, changing: Sequence[str] | None = None
+        self,
+        dataset: FactorDataset,
+        changed: int | None = None,
+        changing: Sequence[str] | None = None,
+        mirrored: bool = False,
     ) -> None:
         space = dataset.factor_space
         if space is None:
@@ -46,6 +52,12 @@ class Pairs:
             )
         self.dataset = dataset
         self.changed = changed
+        self.mirrored = mirrored
+        if mirrored and not (changing and dataset.is_grid):
+            raise ValueError(
+                "Mirrored pairs need named factors that change and a full grid of factors, in which any value goes "
+                f"with any other; got changing={changing} of data set {dataset.name!r}."
+            )
         self._sizes = np.array(space.sizes)
         self._columns = [k for k, size in enumerate(space.sizes) if size > 1]
         self._changing: list[int] | None = None
@@ -107,6 +119,8 @@ class Pairs:
         mask = np.zeros((n, len(self._sizes)), dtype=bool)
         if self._changing is not None:
             mask[:, self._changing] = True
+            if self.mirrored:
+                mask[n // 2 :] = ~mask[n // 2 :]
             return mask
         eligible = len(self._columns)
         count = rng.integers(1, eligible, size=n) if self.changed is None else np.full(n, self.changed)

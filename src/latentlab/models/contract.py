@@ -151,6 +151,7 @@ class TermsRequest:
         gradient: whether a gradient is wanted of its terms. Without it no graph is kept of the batch's forward.
         changed: of a pair, how many factors change, drawn at random; None draws the number too.
         changing: of a pair, the names of the factors that change, in place of a draw.
+        mirrored: of a pair, whether the second half of the batch changes the factors that ``changing`` does not name.
 
     Raises:
         ValueError: on samples or labels out of range, or on changes in a batch that is no pair.
@@ -163,6 +164,7 @@ class TermsRequest:
     gradient: bool = True
     changed: int | None = None
     changing: tuple[str, ...] | None = None
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or self.samples < 1:

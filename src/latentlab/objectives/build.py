@@ -43,6 +43,7 @@ _OBJECTIVES: dict[type[ObjectiveConfig], Callable[..., Objective]] = {
         config.symmetric,
         config.changed,
         config.changing,
+        config.mirrored,
     ),
 }
 

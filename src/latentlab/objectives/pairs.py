@@ -84,7 +84,10 @@ class PairVAE(Objective):
     least and their largest KL from each other. The shared KL is then counted for each image, as in Locatello et al.
     Declared (``shared``): the coordinates of the named blocks are always shared, and their KL is counted once a pair,
     as in the bound of Bouchacourt et al. and Hosoya. A content that is known to both images is then half as dear in
-    a shared block as in the others, which is what keeps it out of them.
+    a shared block as in the others, which is what draws it there.
+    Mirrored: the pairs in the second half of a batch share the other blocks, and change what the first half's pairs
+    keep. A block then holds what its pairs share and nothing else, whatever its price: an image whose pose comes from
+    a partner of another colour can't take its colour from there.
 
     Args:
         space: of the codes; its blocks must be normal or categorical.
@@ -94,6 +97,7 @@ class PairVAE(Objective):
         symmetric: measure the adaptive rule's difference in both directions; by default KL(first || second) alone.
         changed: how many factors change within a pair, see ``latentlab.data.pairs.Pairs``.
         changing: names of the factors that change, in place of a draw.
+        mirrored: whether the second half of every batch shares the other blocks and changes the other factors.
 
     Raises:
         ValueError: on a block without a posterior to average, and on shared blocks that are none, all or unknown.
@@ -115,6 +119,7 @@ class PairVAE(Objective):
         symmetric: bool = False,
         changed: int | None = None,
         changing: Sequence[str] | None = None,
+        mirrored: bool = False,
     ) -> None:
         super().__init__()
         for block in space.blocks:
@@ -133,7 +138,12 @@ class PairVAE(Objective):
         self.shared = None if shared is None else tuple(shared)
         self.symmetric = symmetric
         named = None if changing is None else tuple(changing)
-        self.requests = (ONE_DRAW, TermsRequest(kind="pair", changed=changed, changing=named))
+        self.mirrored = mirrored
+        self.least_batch = 2 if mirrored else 1
+        self.requests = (
+            ONE_DRAW,
+            TermsRequest(kind="pair", changed=changed, changing=named, mirrored=mirrored),
+        )
 
     def adjust_posteriors(
         self,
@@ -163,32 +173,39 @@ class PairVAE(Objective):
                 masks = shared_variables(torch.cat(away, dim=1)).split(widths, dim=1)
             else:
                 masks = [
-                    torch.full_like(part, name in self.shared, dtype=torch.bool)
+                    self._declared(name, len(part), part.device)[:, None].expand_as(part)
                     for name, part in zip(names, away, strict=True)
                 ]
         return dict(zip(names, masks, strict=True))
+
+    def _declared(self, name: str, batch: int, device: torch.device) -> Tensor:
+        """Which pairs of a batch share a block, bool (batch,)."""
+        shared = torch.full((batch,), name in (self.shared or ()), device=device)
+        if self.mirrored:
+            shared[batch // 2 :] = name not in (self.shared or ())
+        return shared
 
     def forward(self, terms: ElboTerms, step: int, generator: torch.Generator) -> Loss:
         """The loss; reconstruction and KL, the mean of both images' (what is shared counted as above), by name."""
         (other,) = terms.others
         reconstruction = (terms.reconstruction.mean() + other.reconstruction.mean()) / 2
-        columns = (terms.kl + other.kl).mean(0) / 2
+        columns = (terms.kl + other.kl) / 2
         found = {"reconstruction": reconstruction}
-        if self.shared is not None:
+        if self.shared is not None:  # once a pair, which is half for each image
+            widths = [block.dim for block in self.space.blocks]
+            parts = zip(self.space.block_names, columns.split(widths, dim=1), strict=True)
             columns = torch.cat(
                 [
-                    part / 2 if name in self.shared else part
-                    for name, part in zip(self.space.block_names, self._split(columns), strict=True)
-                ]
+                    torch.where(self._declared(name, len(part), part.device)[:, None], part / 2, part)
+                    for name, part in parts
+                ],
+                dim=1,
             )
         else:
             same = terms.posterior.mean.detach() == other.posterior.mean.detach()
             found["shared_coordinates"] = same.sum(1).float().mean()
-        kl = columns.sum()
+        kl = columns.sum(1).mean()
         return Loss(reconstruction + at(self.beta, step) * kl, {**found, "kl": kl})
-
-    def _split(self, columns: Tensor) -> tuple[Tensor, ...]:
-        return columns.split([block.dim for block in self.space.blocks])
 
     def loss(self, terms: ElboTerms, step: int, generator: torch.Generator) -> Loss:
         """As every objective's, where an extra term of the model is the mean of both images'."""

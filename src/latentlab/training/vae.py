@@ -103,7 +103,7 @@ class VAETraining(pl.LightningModule):
         self._complete = False  # whether every own parameter was seen to take part
         self._labels = Labels(dataset, experiment.seed)
         self._pairs = {
-            k: Pairs(dataset, request.changed, request.changing)
+            k: Pairs(dataset, request.changed, request.changing, request.mirrored)
             for k, request in enumerate(objective.requests)
             if request.kind == "pair"
         }
