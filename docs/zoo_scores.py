@@ -2,7 +2,7 @@
 
     python docs/zoo_scores.py [RUN …]
 
-About twenty minutes for all on two cores. Encodings are kept in ./runs/.cache meanwhile.
+About half an hour for all on two cores. Encodings are kept in ./runs/.cache meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ WANTED = {
     "sprites-beta-vae": {"dlib": None, "continuous": None, "images": None},
     "scenes-vae": {"dlib": 60_000},
     "scenes-beta-vae": {"dlib": 60_000},
+    "scenes-pairs": {"dlib": 60_000},
+    "sprites-beta-tcvae": {"dlib": None, "continuous": None, "images": None},
     "digits-vae": {"images": None},
+    "digits-pooled": {"images": None},
+    "digits-m2": {"images": None},
+    "digits-infogan": {"images": None},
+    "digits-stylegan": {"images": None},
 }
 
 

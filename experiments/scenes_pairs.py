@@ -15,17 +15,17 @@ from latentlab.config import BlockConfig, DataConfig, Experiment, PairVAE, VAECo
 
 EXPERIMENT = Experiment(
     name="scenes-pairs",
-    data=DataConfig("scenes"),
+    data=DataConfig("scenes", {"image_size": 32}),
     model=VAEConfig(
         blocks=[BlockConfig("pose", 4), BlockConfig("content", 12)],
         network="burgess",
         likelihood="gaussian",
         scale=0.1,
     ),
-    objective=PairVAE(beta=2.0, shared=["content"], changing=["scale", "orientation"]),
-    max_steps=12_000,
+    objective=PairVAE(beta=1.0, shared=["content"], changing=["scale", "orientation"], mirrored=True),
+    max_steps=15_000,
     batch_size=64,
-    learning_rate=5e-4,
+    learning_rate=1e-3,
     preview_every=5000,
     checkpoint_every=1000,
 )

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from latentlab import analysis
+from latentlab.card import headline, write_card
 from latentlab.config import MODELS, OBJECTIVES, Adversarial, DataConfig, Experiment
 from latentlab.data.arrays import ImageArray
 from latentlab.data.factors import FactorSpace
@@ -18,7 +19,7 @@ from latentlab.models.build import build_model
 from latentlab.models.contract import is_inference_model
 from latentlab.models.edits import Edit
 from latentlab.runs import WEIGHTS, Run, save_weights
-from latentlab.training.fit import TRAININGS
+from latentlab.training.fit import TRAININGS, fit
 
 SMALL = {
     "vae": {"latents": 4, "width": 4, "hidden": 8},
@@ -176,3 +177,27 @@ def test_every_family_is_trained_by_some_objective_and_every_objective_trains_so
 def test_an_objective_that_compares_images_refuses_a_single_one(family):
     with pytest.raises(ValueError, match="needs at least 2 images a batch; got batch_size=1"):
         training(family, OBJECTIVES["info-vae"](), batch_size=1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_of_it_is_trained_and_gets_its_card(family, tmp_path):
+    """Would catch: a card that asks a GAN with an encoder for its reconstruction."""
+    digits = {"label": "digit", "classes": 10} if "label" in SMALL[family] else {}
+    model = MODELS[family](**{**SMALL[family], **digits})
+    made = Experiment(
+        name=family,
+        data=DataConfig("digits"),
+        model=model,
+        objective=Adversarial() if model.kind == "adversarial" else Experiment().objective,
+        max_steps=2,
+        batch_size=4,
+        log_every=1,
+        preview_every=0,
+        keep_memory=False,
+    )
+    run = fit(made, tmp_path / "run", device="cpu", progress=False)
+    card = write_card(run, "Claim.")
+    assert f"tags: [{family}, {made.objective.objective}]" in card and "](traversal.png)" in card
+    assert ("nats per image" in card) == is_inference_model(run.model)
+    assert ("| step | D(real) | D(fake) |" in card) == (model.kind == "adversarial")
+    assert headline(run)

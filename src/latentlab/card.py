@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from latentlab.files import atomic_write
-from latentlab.latents import Categorical, LatentSpace
+from latentlab.latents import UNORDERED, Categorical, LatentSpace
 from latentlab.models.contract import GenerativeModel, InferenceModel, is_inference_model
 from latentlab.runs import CARD, Run
 
@@ -122,7 +122,7 @@ def _encoded(run: Run, model: InferenceModel, dataset: FactorDataset) -> tuple[s
     from latentlab import viz
     from latentlab.analysis import encode_dataset, encode_images, linear_readout, traverse
 
-    count, metrics = min(_IMAGES, len(dataset)), run.metrics()
+    count = min(_IMAGES, len(dataset))
     encoding = encode_dataset(model, dataset, count, seed=1, reconstruction=True)
     start = encode_images(model, dataset.images(encoding.indices[:1]))[0]
     latents = _by_information(encoding, model.latent_space)
@@ -130,8 +130,7 @@ def _encoded(run: Run, model: InferenceModel, dataset: FactorDataset) -> tuple[s
     strips = traverse(model, start, shown, span="posterior", encoding=encoding, steps=9)
     viz.show(strips, caption=False).save(run.path / "traversal.png")
     lines = [
-        f"- last {run.experiment.log_every} training steps: reconstruction {metrics['reconstruction'][-1]:.2f}, "
-        f"KL {metrics['kl'][-1]:.2f} nats per image",
+        *_course(run),
         f"- {count:,} images of the data: KL {encoding.kl_per_dim.sum():.2f} nats per image, "
         f"{sum(active for _, _, active in latents)} of {len(latents)} latents active, mean squared error per pixel "
         f"{float(np.mean(np.asarray(encoding.reconstruction_error))):.5f}",
@@ -185,18 +184,19 @@ def _named(model: InferenceModel, encoding: Encoding) -> list[str]:
     return lines
 
 
-def _generated(run: Run, model: GenerativeModel) -> tuple[str, list[str]]:
-    """Draws a traversal around a prior draw; what it shows, and the course of training without an encoder."""
-    from latentlab import viz
-    from latentlab.analysis import traverse
-
-    order = _by_effect(model)
-    categories = [b.name for b in model.latent_space.blocks if isinstance(b.prior, Categorical)]
-    shown = [*categories, *(name for name, _ in order)][:_STRIPS]
-    strips = traverse(model, None, shown, span="prior", steps=9)
-    viz.show(strips, caption=False).save(run.path / "traversal.png")
+def _course(run: Run) -> list[str]:
+    """How training went: the last figures of a bound, or the course of a game of two players."""
     metrics = run.metrics()
-    columns = _ADVERSARIAL | {name.replace("_", " "): name for name in metrics if name.endswith("_loss")}
+    if "reconstruction" in metrics:
+        return [
+            f"- last {run.experiment.log_every} training steps: reconstruction {metrics['reconstruction'][-1]:.2f}, "
+            f"KL {metrics['kl'][-1]:.2f} nats per image"
+        ]
+    columns = _ADVERSARIAL | {
+        name.replace("_", " "): name
+        for name in metrics
+        if name.endswith("_loss") or name.startswith("information_")
+    }
     columns = {title: name for title, name in columns.items() if name in metrics}
     rows = np.unique(np.linspace(0, len(metrics["step"]) - 1, _ROWS).astype(int))
     lines = [
@@ -213,11 +213,25 @@ def _generated(run: Run, model: GenerativeModel) -> tuple[str, list[str]]:
         ),
         "",
     ]
+    if "collapsed" in metrics and metrics["collapsed"][-1]:
+        lines += ["- **collapsed**: when training ended, all samples looked nearly alike"]
+    return lines
+
+
+def _generated(run: Run, model: GenerativeModel) -> tuple[str, list[str]]:
+    """Draws a traversal around a prior draw; what it shows, and the course of training without an encoder."""
+    from latentlab import viz
+    from latentlab.analysis import traverse
+
+    order = _by_effect(model)
+    categories = [b.name for b in model.latent_space.blocks if isinstance(b.prior, Categorical)]
+    shown = [*categories, *(name for name, _ in order)][:_STRIPS]
+    strips = traverse(model, None, shown, span="prior", steps=9)
+    viz.show(strips, caption=False).save(run.path / "traversal.png")
+    lines = _course(run)
     if order:
         effects = ", ".join(f"{name} {change:.4f}" for name, change in order)
         lines.append(f"- mean absolute change of a pixel for one standard deviation, by latent: {effects}")
-    if "collapsed" in metrics and metrics["collapsed"][-1]:
-        lines.append("- **collapsed**: when training ended, all samples looked nearly alike")
     return "traversal of the latents with the largest effect around a draw from the prior", lines
 
 
@@ -229,7 +243,7 @@ def _by_effect(model: GenerativeModel) -> list[tuple[str, float]]:
         before = model.decode(codes)
         effects = []
         for i, (name, std) in enumerate(zip(space.names, space.std.tolist(), strict=True)):
-            if isinstance(space.block_of(i).prior, Categorical):
+            if isinstance(space.block_of(i).prior, UNORDERED):
                 continue
             moved = codes.clone()
             moved[:, i] += std

@@ -1,5 +1,7 @@
 """The batches of a step: partners of the first one's images, and batches that are only looked at."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from latentlab.data import open_dataset
 from latentlab.models.build import build_model
 from latentlab.models.contract import ONE_DRAW, TermsRequest, weights_digest
 from latentlab.objectives.build import build_objective
+from latentlab.objectives.total_correlation import decompose
 from latentlab.objectives.variational import BetaVAE, DataDescription, Loss
 from latentlab.training.vae import VAETraining
 
@@ -122,3 +125,32 @@ def test_weights_cast_without_a_graph_are_cast_anew_for_the_batch_that_needs_one
     for name, p in training.model.named_parameters():
         assert p.grad is not None and torch.isfinite(p.grad).all(), name
     assert any((p.grad != 0).any() for p in training.model.generator.parameters())
+
+
+def test_a_category_counts_as_one_active_latent(tiny):
+    """Would catch: ten active dimensions for one category of ten values."""
+    model = VAEConfig(
+        blocks=[BlockConfig("kind", 10, "categorical", 0.7), BlockConfig("style", 2)], width=4, hidden=8
+    )
+    training = training_of(tiny(model=model))
+    names = training.model.latent_space.names
+    kl = torch.tensor([[0.2] * 10 + [0.3, 0.01]])
+    training._add({"kl": kl.sum()}, kl)
+    assert names[:2] == ("kind0", "kind1") and training.take_means()["active_dimensions"] == 2
+
+
+def test_soft_draws_are_measured_as_the_categories_they_stand_for(tiny):
+    """Would catch: the parts of the KL of blends of categories, which have no probability."""
+    model = VAEConfig(
+        blocks=[BlockConfig("kind", 5, "categorical", 2.0), BlockConfig("style", 2)], width=4, hidden=8
+    )
+    training = training_of(tiny(model=model))
+    terms = training.terms(0)
+    assert ((terms.z[:, :5] > 0.01) & (terms.z[:, :5] < 0.99)).any()
+    hard = dataclasses.replace(terms, z=training.model.latent_space.nearest(terms.z))
+    found, expected = training._measured(terms), training._measured(hard)
+    assert found.keys() == expected.keys() and all(torch.equal(found[n], expected[n]) for n in found)
+    blended = decompose(
+        terms.posterior, terms.z, len(training.images), "stratified"
+    ).mutual_information.mean()
+    assert not torch.isclose(found["mutual_information_mss"], blended)

@@ -227,7 +227,8 @@ class VAETraining(pl.LightningModule):
         if self.step % every or len(terms.x) < 2:
             return {}
         with torch.no_grad():
-            z = terms.z if terms.z.ndim == 2 else terms.z[0]
+            # The largest coordinate of a soft draw is a draw of the category itself (the Gumbel-max trick).
+            z = self.model.latent_space.nearest(terms.z if terms.z.ndim == 2 else terms.z[0])
             parts = decompose(terms.posterior, z, len(self.images), "stratified")
         return {f"{name}_mss": values.mean() for name, values in vars(parts).items()}
 
@@ -261,9 +262,11 @@ class VAETraining(pl.LightningModule):
         """
         means = means_of(self.sums)
         self.sums = {}
-        active = (
-            sum(means[f"kl_{name}"] > ACTIVE_NATS for name in self.model.latent_space.names) if means else 0
-        )
+        space = self.model.latent_space
+        known = [0.0] * (space.variables[-1] + 1)  # a category is one latent, whatever its coordinates are
+        for name, variable in zip(space.names, space.variables, strict=True):
+            known[variable] += means.get(f"kl_{name}", 0.0)
+        active = sum(nats > ACTIVE_NATS for nats in known)
         return {**means, "active_dimensions": active}
 
     def status(self, means: dict[str, float]) -> str:
