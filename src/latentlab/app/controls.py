@@ -97,10 +97,14 @@ def run_facts(run: Run) -> None:
 
 
 def objective_name(config: Any) -> str:
-    """The objective and its coefficients, such as "beta-vae, beta 6"."""
-    plain = vars(config.objective)
-    numbers = [f"{name} {value:g}" for name, value in plain.items() if isinstance(value, int | float)]
-    return ", ".join([config.objective.objective, *numbers[:3]])
+    """The objective, its first coefficient and what else was chosen, such as "beta-vae, beta 6"."""
+    objective, usual = config.objective, type(config.objective)()
+    numbers = {
+        k: v for k, v in vars(objective).items() if isinstance(v, int | float) and not isinstance(v, bool)
+    }
+    first = next(iter(numbers), None)
+    told = [f"{k} {v:g}" for k, v in numbers.items() if k == first or v != getattr(usual, k)]
+    return ", ".join([objective.objective, *told[:3]])
 
 
 def facts(values: Mapping[str, Any]) -> None:
@@ -210,20 +214,32 @@ def known_words(label: tuple[str, float] | None) -> str:
     return "" if label is None else f"{label[0]}, MI {label[1]:.1f} nats"
 
 
+def latents_by_kl(run: Run, encoding: Encoding) -> list[tuple[str, float]]:
+    """Each latent and its mean KL in nats, strongest first; a category is one latent, named by its block."""
+    from latentlab.latents import Categorical
+
+    space, found = run.model.latent_space, {}
+    for i in encoding.order:
+        block = space.block_of(int(i))
+        name = block.name if isinstance(block.prior, Categorical) else space.names[int(i)]
+        found[name] = found.get(name, 0.0) + float(encoding.kl_per_dim[i])
+    return sorted(found.items(), key=lambda latent: -latent[1])
+
+
 def active_names(run: Run, encoding: Encoding | None) -> list[str]:
     """Latents worth looking at, strongest first; all of them where nothing was encoded."""
-    names = run.model.latent_space.names
     if encoding is None:
-        return list(names)
-    active = [names[int(i)] for i in encoding.order if encoding.active[int(i)]]
-    return active or [names[int(i)] for i in encoding.order[:2]]
+        return list(run.model.latent_space.names)
+    latents, least = latents_by_kl(run, encoding), float(encoding.certificate["kl_threshold"])
+    return [name for name, kl in latents if kl > least] or [name for name, _ in latents[:2]]
 
 
 def ordered(space: LatentSpace, names: Sequence[str]) -> list[str]:
     """Those of the latents whose values have an order; categories have none."""
     from latentlab.latents import UNORDERED
 
-    return [name for name in names if not isinstance(space.block_of(name).prior, UNORDERED)]
+    kinds = {block.name for block in space.blocks if isinstance(block.prior, UNORDERED)}
+    return [n for n in names if n not in kinds and not isinstance(space.block_of(n).prior, UNORDERED)]
 
 
 def menu(label: str, options: Sequence[str], index: int, key: str, meaning: str) -> str:

@@ -58,7 +58,7 @@ def live(run: Run, start: Start) -> None:
         )
         if start.image is not None:
             reading_of(run, start)
-        explain(task, encoding)
+        explain(run, task, encoding)
         below(run, encoding, held.z, edits)
 
 
@@ -76,7 +76,7 @@ def chosen_edits(run: Run) -> tuple:
     return edits if keep else ()
 
 
-def explain(task: state.Job | None, encoding: Encoding | None) -> None:
+def explain(run: Run, task: state.Job | None, encoding: Encoding | None) -> None:
     """One line on the order and range of the sliders, as they were drawn: the job may have ended since."""
     if task is None or task.error:
         why = "there are no encoded data to order them by" if task is None else task.error
@@ -85,8 +85,10 @@ def explain(task: state.Job | None, encoding: Encoding | None) -> None:
         st.caption("Sliders span the prior until some data images are encoded; then they are sorted by KL.")
         controls.watch(task)
     else:
+        latents, least = controls.latents_by_kl(run, encoding), float(encoding.certificate["kl_threshold"])
+        active = sum(kl > least for _, kl in latents)
         st.caption(
-            f"{int(encoding.active.sum())} of {len(encoding.active)} latents are active (KL above 0.1 nats over "
+            f"{active} of {len(latents)} latents are active (KL above 0.1 nats over "
             f"{encoding.n:,} data images). Bars show KL: how much a latent tells about an image. "
             "Ranges span 98 % of the data's codes."
         )
