@@ -1,0 +1,62 @@
+"""What the shipped runs claim: their experiments, their sizes, and what their latents know."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import latentlab
+from latentlab.analysis import decode_latents
+from latentlab.config import named_experiment
+from latentlab.metrics import mutual_information_matrix
+from latentlab.runs import Run, zoo_paths
+
+SHIPPED = sorted(path.name for path in zoo_paths())
+LARGEST = 3_000_000
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_is_what_its_script_makes_small_enough_and_scored(name):
+    """Would catch: weights of another configuration than the experiment's, and a card without scores."""
+    run = Run.open(f"zoo:{name}", "cpu")
+    assert run.experiment == named_experiment(name)[0]
+    assert int(run.metrics()["step"][-1]) == run.experiment.max_steps
+    files = [path for path in run.path.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < LARGEST
+    assert "## Scores" in run.card and f'Run.open("zoo:{name}")' in run.card and run.digest[:16] in run.card
+    assert not {"last.ckpt", "checkpoints"} & {path.name for path in run.path.iterdir()}
+
+
+def test_three_factors_of_the_sprites_have_a_latent_of_their_own():
+    """Each known best by one latent, and at least twice as well as by any other (nats, posterior means, 20 bins)."""
+    run = Run.open("zoo:sprites-beta-tcvae", "cpu")
+    encoding = latentlab.encode_dataset(run.model, run.dataset(), 6000, seed=3, precision="auto")
+    known = mutual_information_matrix(encoding.mean, encoding.factors)
+    order = np.sort(known, axis=0)[::-1]
+    apart = [
+        name
+        for k, name in enumerate(encoding.factor_names)
+        if order[0, k] > 0.5 and order[0, k] >= 2.0 * order[1, k]
+    ]
+    assert {"scale", "x", "y"} <= set(apart)
+    owners = {name: int(known[:, encoding.factor_names.index(name)].argmax()) for name in apart}
+    assert len(set(owners.values())) == len(apart)
+
+
+def test_the_digit_asked_for_is_the_digit_drawn_and_read():
+    """Would catch: a block named after the digit that does not decide it."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    run = Run.open("zoo:digits-m2", "cpu")
+    held_out = latentlab.open_dataset("digits", split="test")
+    encoding = latentlab.encode_dataset(run.model, held_out)
+    digit = run.model.latent_space.slice("digit")
+    assert (encoding.mean[:, digit].argmax(1) == encoding.factors[:, 0]).mean() > 0.9
+    asked = np.repeat(np.arange(10), 30)
+    codes = np.tile(encoding.mean[:30], (10, 1))
+    codes[:, digit] = np.eye(10)[asked]
+    drawn = decode_latents(run.model, codes)
+    data = latentlab.open_dataset("digits", split="train")
+    images = data.images(np.arange(len(data))).flatten(1).numpy()
+    judge = KNeighborsClassifier(5).fit(images, data.factors(np.arange(len(data)))[:, 0].numpy())
+    assert (judge.predict(drawn.reshape(len(drawn), -1)) == asked).mean() > 0.9
