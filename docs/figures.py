@@ -1,4 +1,4 @@
-"""Draws the README's figures from the shipped runs: a screenshot of each page, and one traversal.
+"""Draws the README's figures from the shipped runs: a screenshot of each page, and traversals and swaps.
 
     python docs/figures.py [--out docs/figures] [--chromium PATH]
 
@@ -149,7 +149,7 @@ def latent_map(page, address: str, path: Path) -> None:
 
 def scores(page, address: str, path: Path) -> None:
     """The kept report of the shipped sprites run."""
-    page.goto(f"{address}/scores?run=zoo%3Asprites-beta-vae")
+    page.goto(f"{address}/scores?run=zoo%3Asprites-beta-tcvae")
     page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").nth(2).wait_for()
     settle(page)
     save(page, path)
@@ -159,13 +159,39 @@ def sprites_traversal(path: Path) -> None:
     """Strips of the active latents around one sprite."""
     import latentlab
 
-    run = latentlab.Run.open("zoo:sprites-beta-vae")
+    run = latentlab.Run.open("zoo:sprites-beta-tcvae")
     data = run.dataset()
     encoding = latentlab.encode_dataset(run.model, data, 2000)
-    z = encoding.mean[0]
+    z = encoding.mean[1]
     names = [encoding.dim_names[i] for i in encoding.order if encoding.active[i]]
     strips = latentlab.traverse(run.model, z, names, span="posterior", encoding=encoding)
     latentlab.viz.show(strips, caption=False).image.save(path)
+    shrink(path)
+
+
+def digits_traversal(name: str, dims: list[str], path: Path) -> None:
+    """Strips of some latents of a digits run around a digit that it encodes."""
+    import latentlab
+    from latentlab.analysis import encode_images
+
+    run = latentlab.Run.open(f"zoo:{name}")
+    data = run.dataset()
+    z = encode_images(run.model, data.images([1223]))[0]
+    encoding = latentlab.encode_dataset(run.model, data)
+    strips = latentlab.traverse(run.model, z, dims, steps=10, span="posterior", encoding=encoding)
+    latentlab.viz.show(strips, caption=False).image.save(path)
+    shrink(path)
+
+
+def scenes_swaps(path: Path) -> None:
+    """Pose from the column, all else from the row."""
+    import latentlab
+    from latentlab.analysis import encode_images
+
+    run = latentlab.Run.open("zoo:scenes-pairs")
+    data = run.dataset()
+    codes = encode_images(run.model, data.images(data.sample(6, seed=5)))
+    latentlab.viz.show(latentlab.swap_grid(run.model, codes, "pose"), caption=False).image.save(path)
     shrink(path)
 
 
@@ -182,6 +208,9 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     arguments.out.mkdir(parents=True, exist_ok=True)
     sprites_traversal(arguments.out / "sprites-traversal.png")
+    scenes_swaps(arguments.out / "scenes-swaps.png")
+    digits_traversal("digits-m2", ["digit", "style5", "style0"], arguments.out / "digits-m2.png")
+    digits_traversal("digits-infogan", ["class", "code0", "code1"], arguments.out / "digits-infogan.png")
     with tempfile.TemporaryDirectory() as workspace, explorer(workspace) as address, sync_playwright() as p:
         browser = p.chromium.launch(executable_path=arguments.chromium, args=ARGUMENTS)
         for name, shoot in (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import latentlab
-from latentlab.analysis import decode_latents
+from latentlab.analysis import decode_latents, encode_images, swap_grid
 from latentlab.config import named_experiment
 from latentlab.metrics import mutual_information_matrix
 from latentlab.runs import Run, zoo_paths
@@ -60,3 +61,55 @@ def test_the_digit_asked_for_is_the_digit_drawn_and_read():
     images = data.images(np.arange(len(data))).flatten(1).numpy()
     judge = KNeighborsClassifier(5).fit(images, data.factors(np.arange(len(data)))[:, 0].numpy())
     assert (judge.predict(drawn.reshape(len(drawn), -1)) == asked).mean() > 0.9
+
+
+POSE, CONTENT = ("scale", "orientation"), ("floor_hue", "wall_hue", "object_hue", "shape")
+
+
+def read_by_rendering(
+    data, picture: torch.Tensor, factors: torch.Tensor, names: tuple[str, ...]
+) -> list[int]:
+    """The values of factors whose true image is nearest to a picture, the other factors being known."""
+    space = data.factor_space
+    columns = [space.names.index(name) for name in names]
+    values = torch.cartesian_prod(*(torch.arange(space.sizes[k]) for k in columns)).reshape(-1, len(columns))
+    candidates = factors.repeat(len(values), 1)
+    candidates[:, columns] = values
+    away = (data.images(data.index(candidates)) - picture).square().flatten(1).sum(1)
+    return values[away.argmin()].tolist()
+
+
+def spread(readings: np.ndarray) -> float:
+    """Variance within columns over variance between them, of readings (rows, columns)."""
+    return float(readings.var(0).mean() / readings.mean(0).var())
+
+
+def test_swapped_scenes_have_one_pose_a_column_and_one_content_a_row():
+    """An independent meter, the renderer itself, reads them. Would catch: blocks that are only called so: permuted
+    blocks fail."""
+    run = Run.open("zoo:scenes-pairs", "cpu")
+    data, n = run.dataset(), 6
+    indices = data.sample(n, seed=5)
+    factors = data.factors(indices)
+    codes = encode_images(run.model, data.images(indices))
+    ratios = {}
+    for block in ("pose", "content"):  # the second is the permuted one
+        pictures = torch.tensor(swap_grid(run.model, codes, block).images)
+        read = np.zeros((n, n, 2))
+        for row in range(n):
+            for column in range(n):
+                read[row, column] = read_by_rendering(data, pictures[row, column], factors[row], POSE)
+        ratios[block] = [spread(read[..., k]) for k in range(2)]
+        if block == "content":
+            continue
+        for k, name in enumerate(CONTENT):  # each on its own, with the column's pose
+            found = np.zeros((n, n))
+            for row in range(n):
+                for column in range(n):
+                    true = factors[row].clone()
+                    for pose in POSE:
+                        at = data.factor_space.names.index(pose)
+                        true[at] = factors[column, at]
+                    found[row, column] = read_by_rendering(data, pictures[row, column], true, (name,))[0]
+            assert spread(found.T) < 0.1, (name, k)
+    assert max(ratios["pose"]) < 0.1 and min(ratios["content"]) > 1.0
