@@ -97,13 +97,18 @@ def run_facts(run: Run) -> None:
 
 
 def objective_name(config: Any) -> str:
-    """The objective, its first coefficient and what else was chosen, such as "beta-vae, beta 6"."""
+    """The objective, its first setting and what else was chosen, such as "beta-vae, beta 6"."""
     objective, usual = config.objective, type(config.objective)()
-    numbers = {
-        k: v for k, v in vars(objective).items() if isinstance(v, int | float) and not isinstance(v, bool)
-    }
-    first = next(iter(numbers), None)
-    told = [f"{k} {v:g}" for k, v in numbers.items() if k == first or v != getattr(usual, k)]
+    settings = {k: v for k, v in vars(objective).items() if isinstance(v, int | float | str)}
+    first = next(iter(settings), None)
+    told = []
+    for name, value in settings.items():
+        if name != first and value == getattr(usual, name):
+            continue
+        plain = isinstance(value, bool | str)
+        told.append(
+            str(value) if name == first and plain else f"{name} {value}" if plain else f"{name} {value:g}"
+        )
     return ", ".join([objective.objective, *told[:3]])
 
 
