@@ -186,6 +186,22 @@ def test_lists_name_what_there_is(trained, capsys):
     assert "torch" in capsys.readouterr().out
 
 
+def test_a_style_gan_is_traversed_in_the_space_that_is_named(tmp_path, capsys):
+    """Would catch: coordinates of Z moved under the name of W."""
+    pictures = {}
+    for space in ("z", "w"):
+        out = tmp_path / f"{space}.png"
+        chosen = ["--space", space, "--dims", f"{space}0,{space}5", "--steps", "3", "--seed", "2"]
+        assert main(["traverse", "zoo:digits-stylegan", *chosen, "--out", str(out)]) == 0
+        pictures[space] = out.read_bytes()
+    assert pictures["z"] != pictures["w"]
+    wrong = ["--space", "w", "--dims", "z0", "--out", str(tmp_path / "no.png")]
+    assert main(["traverse", "zoo:digits-stylegan", *wrong]) == 2
+    assert "Expected a coordinate of latent space 'w'; got 'z0'" in capsys.readouterr().err
+    assert main(["traverse", "zoo:digits-m2", "--space", "w", "--out", str(tmp_path / "no.png")]) == 2
+    assert "No space 'w' in this model" in capsys.readouterr().err
+
+
 def test_suggest_says_why(capsys):
     assert main(["suggest", "digits", "--latents", "4"]) == 0
     shown = capsys.readouterr().out

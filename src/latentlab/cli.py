@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--swap", metavar="BLOCK", help="a swap grid: this block a column, the others a row")
     sub.add_argument("--steps", type=int, default=9, help="images a strip (default: 9)")
     sub.add_argument("--span", default="posterior", help='"posterior", "prior", or a number of sigmas')
+    sub.add_argument(
+        "--space", help='space whose coordinates move, such as "w" of a style GAN (default: the first)'
+    )
     sub.add_argument("--image", type=int, help="start from this image of the run's data set, encoded")
     sub.add_argument("--seed", type=int, default=0, help="seed of the starting code (default: 0)")
     sub.add_argument("--at", type=int, metavar="STEP", help="use the weights kept at this training step")
@@ -279,6 +282,8 @@ def _encode(run, count: int, seed: int = 0):
 
 def traverse(options: argparse.Namespace) -> int:
     """``latentlab traverse``: strips, a 2-D grid or a swap grid as a picture."""
+    import torch
+
     from latentlab import analysis, viz
     from latentlab.models.contract import is_inference_model
     from latentlab.runs import Run
@@ -290,13 +295,23 @@ def traverse(options: argparse.Namespace) -> int:
     model = run.model
     z = None
     span = options.span if options.span in ("posterior", "prior") else _number("--span", options.span)
-    if span == "posterior" and not is_inference_model(model):
+    first = options.space in (None, model.latent_space.name)
+    if span == "posterior" and not (is_inference_model(model) and first):
         span = "prior"
     encoding = _encode(run, 2000) if span == "posterior" and not options.swap else None
     if options.image is not None:
         z = analysis.encode_images(model, run.dataset().images([options.image]))[0]
+        if not first:
+            code = torch.from_numpy(z)[None].to(next(model.parameters()).device)
+            z = model.map(code, model.latent_space.name, options.space)[0].detach().cpu().numpy()
     keywords = {"span": span, "encoding": encoding, "seed": options.seed, "steps": options.steps}
+    if not first:
+        keywords["space"] = options.space
     if options.swap:
+        if not first:
+            raise ValueError(
+                "--swap draws its own codes of the first space; --space goes with strips and --grid."
+            )
         if options.image is not None:
             raise ValueError("--swap draws its own codes; --image goes with strips and --grid.")
         result = analysis.swap_grid(
