@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from latentlab.analysis.inference import decoded
@@ -134,18 +133,3 @@ class Descent:
                 where = self.place.slice(block.name)
                 moved[:, where] = moved[:, where].clamp(block.prior.low, block.prior.high)
         return moved
-
-
-@contextmanager
-def evaluating(*modules: object) -> Iterator[None]:
-    """Eval mode inside, every training flag put back behind it; unlike ``inference`` it lets gradients through."""
-    training = [
-        m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training
-    ]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True

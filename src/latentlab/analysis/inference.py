@@ -37,6 +37,25 @@ def inference(*modules: object) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def evaluating(*modules: object) -> Iterator[None]:
+    """Eval mode inside, every training flag put back behind it; unlike ``inference`` it lets gradients through.
+
+    Gradients are taken with ``torch.autograd.grad`` or ``torch.func`` for the inputs asked for, never with
+    ``backward``, which would fill the weights' ``grad``.
+    """
+    training = [
+        m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training
+    ]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def device_of(module: object) -> torch.device:
     """The device that a model lives on (that of its first parameter or buffer; else the CPU)."""
     if isinstance(module, nn.Module):

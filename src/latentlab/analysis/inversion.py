@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentlab.analysis.descent import Descent, evaluating
+from latentlab.analysis.descent import Descent
 from latentlab.analysis.inference import (
     as_codes,
     as_images,
@@ -26,6 +26,7 @@ from latentlab.analysis.inference import (
     device_of,
     draw_codes,
     encode_images,
+    evaluating,
     input_spaces,
     named,
     needs_encoder,

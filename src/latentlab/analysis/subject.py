@@ -6,9 +6,10 @@ Internal to this package; people give a model and the name of a network.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from latentlab.analysis.inference import (
@@ -87,10 +88,51 @@ class Subject:
             )
         return None, output
 
+    def address(self, stage: str) -> str:
+        """The address of a stage of this network, from its name or address; refuses an unknown one."""
+        return f"{self.name}.{self.network.stage_name(stage)}"
+
+    def state(self, h: Tensor, stage: str, edits: Sequence[Edit] = ()) -> Tensor:
+        """The state (n, units, …) of one stage for inputs (n, …), after the edits.
+
+        Raises:
+            ValueError: on an unknown stage, or one whose state is neither flat nor a map, so that it has no units.
+        """
+        ((name, state),) = tensors(self.network.activations(h, [stage], edits)).items()
+        if state.ndim not in (2, 4):
+            raise ValueError(
+                f"Stage '{self.name}.{name}' gives {tuple(state.shape[1:])} numbers a sample, neither (units,) nor "
+                "(units, height, width), so its units can't be told; take a stage that is flat or a map."
+            )
+        return state
+
+    def output_from(self, h: Tensor, stage: str, state: Tensor, edits: Sequence[Edit] = ()) -> Tensor:
+        """The output for inputs (n, …) with a stage's state put in place of what it would be, differentiable in it.
+
+        It runs the whole network, so that it holds for every graph and for foreign modules. The edits before
+        the stage are without effect, those at it and behind it apply.
+        """
+        return self.output(h, (Substitute(stage=self.address(stage), state=state), *edits))
+
     def check(self, edits: Sequence[Edit]) -> tuple[Edit, ...]:
         """Refuses edits that this run would never meet, since they would silently change nothing."""
         decodes = ("generator",) if self.whole and (self.name == "encoder" or self.reads) else ()
         return check_edits(edits, self.name, *decodes)
+
+
+@dataclass(frozen=True)
+class Substitute(Edit):
+    """Puts given states in place of a stage's own, row by row; gradients reach them."""
+
+    state: Tensor = field(default_factory=lambda: torch.empty(0), compare=False)
+
+    def apply(self, h: Tensor, other: Tensor | None = None) -> Tensor:
+        """The states that were given; ``h`` only tells their shape."""
+        if h.shape != self.state.shape:
+            raise ValueError(
+                f"Stage {self.stage!r} has a state of shape {tuple(h.shape)}; got {tuple(self.state.shape)} for it."
+            )
+        return self.state
 
 
 def subject_of(model: Any, network: str) -> Subject:

@@ -1,13 +1,8 @@
-"""One call, ``show``, from any result to the picture of it, the same in app, notebook and file."""
+"""How the results about latents, maps and edits are drawn."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from html import escape
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,153 +14,15 @@ from latentlab.analysis.interpolation import Interpolation
 from latentlab.analysis.inversion import Inversion
 from latentlab.analysis.projection import Projection
 from latentlab.analysis.readout import LinearReadout
-from latentlab.analysis.results import Result, draw_with
 from latentlab.analysis.traversal import SwapGrid, Traversal, TraversalGrid
 from latentlab.analysis.units import EditComparison, UnitRanking
-from latentlab.viz import images, lettering
+from latentlab.viz import images
 from latentlab.viz.colours import diverging
-from latentlab.viz.media import png_bytes, save_media
+from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.raster import bars, raster_map
 
 _MOST_ROWS = 8
 _MOST_BARS = 24
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A drawn result.
-
-    Attributes:
-        image: the still picture, RGB.
-        caption: what it is, with certificate and provenance, in one line.
-    """
-
-    image: Image.Image
-    caption: str
-    movie: Callable[[], Sequence[Image.Image]] | None = field(default=None, repr=False)
-
-    @cached_property
-    def frames(self) -> tuple[Image.Image, ...]:
-        """The pictures of the animation, drawn when first asked for; the still alone where nothing moves."""
-        return tuple(self.movie()) if self.movie is not None else (self.image,)
-
-    def save(self, path: str | Path, fps: float = 12) -> Path:
-        """Writes the picture.
-
-        Args:
-            path: ending in .png or .jpg (the still), .gif or .mp4 (the frames).
-            fps: frames a second.
-
-        Raises:
-            ValueError: on another ending, or .mp4 without the video extra.
-            OSError: if the folder is not there or can't be written.
-        """
-        moving = Path(path).suffix.lower() in (".gif", ".mp4")
-        return save_media(self.frames if moving else (self.image,), path, fps, self.caption)
-
-    def png(self) -> bytes:
-        """The still as PNG."""
-        return png_bytes(self.image, self.caption)
-
-    def _repr_png_(self) -> bytes:
-        return self.png()
-
-    def _repr_html_(self) -> str:
-        data = base64.b64encode(self.png()).decode()
-        return f'<img src="data:image/png;base64,{data}" alt="{escape(self.caption, quote=True)}">'
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    still: Image.Image
-    title: str
-    movie: Callable[[], Sequence[Image.Image]] | None = None
-
-
-_DRAW: dict[type, Callable[..., _Drawing]] = {}
-
-
-def show(result: Result, *, caption: bool = True, **options: Any) -> Picture:
-    """Draws a result.
-
-    Args:
-        result: what an analysis returned.
-        caption: write the caption (what it is, certificate, provenance) below the still picture, too.
-        options: how to draw it: ``scale`` (pixels of an image's pixel) for all that show images,
-            ``animate`` for traversals (frames come by themselves; False keeps the still alone),
-            ``colour`` and ``size`` for projections, ``columns``, ``off`` and ``each`` for feature maps,
-            ``count`` for comparisons.
-
-    Raises:
-        TypeError: for what is no result, or an option that this kind of result does not have.
-    """
-    draw = next((_DRAW[c] for c in type(result).__mro__ if c in _DRAW), None)
-    if draw is None:
-        raise TypeError(f"Nothing is known about drawing a {type(result).__name__}; expected {_kinds()}.")
-    known = set(draw.__kwdefaults__ or {})
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise TypeError(
-            f"A {type(result).__name__} is not drawn with {unknown[0]!r}; its options: {', '.join(sorted(known))}."
-        )
-    drawing = draw(result, **options)
-    line = f"{drawing.title} · {_proof(result.certificate)} · {_origin(result)}".replace(" ·  · ", " · ")
-    still = lettering.captioned(drawing.still, line) if caption else drawing.still
-    return Picture(still, line, drawing.movie)
-
-
-def _kinds() -> str:
-    return ", ".join(sorted(c.__name__ for c in _DRAW))
-
-
-def _drawn(kind: type) -> Callable[[Callable[..., _Drawing]], Callable[..., _Drawing]]:
-    """Registers a drawing function, for ``show`` and for notebooks."""
-
-    def register(draw: Callable[..., _Drawing]) -> Callable[..., _Drawing]:
-        _DRAW[kind] = draw
-        draw_with(kind, lambda result: show(result)._repr_html_())
-        return draw
-
-    return register
-
-
-# How a certificate's numbers are put in words; "{}" is the number.
-_WORDS = {
-    "loop_difference": "batch and single runs agree to {}",
-    "off_axis": "other latents move by {}",
-    "contains_start": "share of ranges that hold the code {}",
-    "data_inside": "share of the data inside {}",
-    "block_spread": "block within a column differs by {}",
-    "rest_spread": "rest within a row by {}",
-    "end_difference": "ends hit to {}",
-    "empty_edit_change": "edits of amount 0 change {}",
-    "neighbours_kept_by_chance": "by chance {}",
-    "kl_total": "KL {} nats per image",
-    "silent": "silent units {}",
-    "silent_share": "silent pairs {}",
-    "half_of_units": "half of the effect in {} units",
-}
-
-
-def _proof(certificate: Mapping[str, Any]) -> str:
-    parts = []
-    for name, value in certificate.items():
-        if isinstance(value, (tuple, list)):
-            value = f"{min(value):.3g} to {max(value):.3g}" if len(value) else "none"
-        elif isinstance(value, float):
-            value = f"{value:.2g}" if abs(value) < 0.01 else f"{value:.3g}"
-        parts.append(_WORDS.get(name, name.replace("_", " ") + " {}").format(value))
-    return ", ".join(parts)
-
-
-def _origin(result: Result) -> str:
-    origin = result.provenance
-    parts = [f"model {origin.weights_digest[:8]}"] if origin.weights_digest else []
-    if origin.seed is not None:
-        parts.append(f"seed {origin.seed}")
-    if origin.versions.get("latentlab"):
-        parts.append(f"latentlab {origin.versions['latentlab']}")
-    return ", ".join(parts)
 
 
 def _there_and_back(count: int) -> list[int]:
@@ -177,8 +34,8 @@ def _number(value: float) -> str:
     return "0.00" if text == "-0.00" else text
 
 
-@_drawn(Traversal)
-def _traversal(result: Traversal, *, scale: int | None = None, animate: bool = True) -> _Drawing:
+@drawn(Traversal)
+def _traversal(result: Traversal, *, scale: int | None = None, animate: bool = True) -> Drawing:
     rows, steps = result.images.shape[:2]
     labels, shared = [], all(np.array_equal(v, result.values[0], equal_nan=True) for v in result.values)
     for i, name in enumerate(result.dims):
@@ -232,11 +89,11 @@ def _traversal(result: Traversal, *, scale: int | None = None, animate: bool = T
         return _same_size(frames)
 
     title = f"Traversal of {_listed(result.dims)}, {what.get(result.span, result.span)}"
-    return _Drawing(still, title, movie if animate else None)
+    return Drawing(still, title, movie if animate else None)
 
 
-@_drawn(TraversalGrid)
-def _traversal_grid(result: TraversalGrid, *, scale: int | None = None, animate: bool = True) -> _Drawing:
+@drawn(TraversalGrid)
+def _traversal_grid(result: TraversalGrid, *, scale: int | None = None, animate: bool = True) -> Drawing:
     # The array's rows go down; a person expects the larger y on top.
     order = np.argsort(-np.asarray(result.y_values), kind="stable")
     x, y = result.dims
@@ -260,11 +117,11 @@ def _traversal_grid(result: TraversalGrid, *, scale: int | None = None, animate:
                 frames.append(images.strip(result.images[i, j][None], labels=[text], scale=size))
         return _same_size(frames)
 
-    return _Drawing(named, f"Grid of {x} (across) and {y} (up)", movie if animate else None)
+    return Drawing(named, f"Grid of {x} (across) and {y} (up)", movie if animate else None)
 
 
-@_drawn(SwapGrid)
-def _swap_grid(result: SwapGrid, *, scale: int | None = None, animate: bool = True) -> _Drawing:
+@drawn(SwapGrid)
+def _swap_grid(result: SwapGrid, *, scale: int | None = None, animate: bool = True) -> Drawing:
     rows, columns = result.images.shape[:2]
     block = " and ".join(result.block)
     scale = scale or images.fitting_scale(result.images.shape, columns + 1)
@@ -285,11 +142,11 @@ def _swap_grid(result: SwapGrid, *, scale: int | None = None, animate: bool = Tr
         return _same_size(frames)
 
     still = images.titled(sheet, f"{block} from the column, all else from the row")
-    return _Drawing(still, f"Swap grid of {block}", movie if animate else None)
+    return Drawing(still, f"Swap grid of {block}", movie if animate else None)
 
 
-@_drawn(Interpolation)
-def _interpolation(result: Interpolation, *, scale: int | None = None, animate: bool = True) -> _Drawing:
+@drawn(Interpolation)
+def _interpolation(result: Interpolation, *, scale: int | None = None, animate: bool = True) -> Drawing:
     still = images.strip(result.images, labels=[f"{t:.2f}" for t in result.t], scale=scale)
 
     def movie() -> list[Image.Image]:
@@ -301,11 +158,11 @@ def _interpolation(result: Interpolation, *, scale: int | None = None, animate: 
             ]
         )
 
-    return _Drawing(still, f"Interpolation ({result.method})", movie if animate else None)
+    return Drawing(still, f"Interpolation ({result.method})", movie if animate else None)
 
 
-@_drawn(Inversion)
-def _inversion(result: Inversion, *, scale: int | None = None, count: int = _MOST_ROWS) -> _Drawing:
+@drawn(Inversion)
+def _inversion(result: Inversion, *, scale: int | None = None, count: int = _MOST_ROWS) -> Drawing:
     rows = np.stack([a[:count] for a in (result.targets, result.start_images, result.images)])
     still = images.grid(
         rows,
@@ -314,11 +171,11 @@ def _inversion(result: Inversion, *, scale: int | None = None, count: int = _MOS
         title="Mean squared error of what was found",
         scale=scale or images.fitting_scale(result.images.shape, rows.shape[1]),
     )
-    return _Drawing(still, f"Inversion in {result.space}")
+    return Drawing(still, f"Inversion in {result.space}")
 
 
-@_drawn(Encoding)
-def _encoding(result: Encoding, *, count: int = 32) -> _Drawing:
+@drawn(Encoding)
+def _encoding(result: Encoding, *, count: int = 32) -> Drawing:
     order = result.order[:count]
     labels = [f"{result.dim_names[i]}" for i in order]
     title = f"KL of {result.n:,} images of {result.dataset}, {int(result.active.sum())} of {len(result.active)} active"
@@ -329,32 +186,32 @@ def _encoding(result: Encoding, *, count: int = 32) -> _Drawing:
         title="KL a latent",
         faint=[not result.active[i] for i in order],
     )
-    return _Drawing(still, title)
+    return Drawing(still, title)
 
 
-@_drawn(LinearReadout)
-def _linear_readout(result: LinearReadout, *, count: int = _MOST_BARS) -> _Drawing:
+@drawn(LinearReadout)
+def _linear_readout(result: LinearReadout, *, count: int = _MOST_BARS) -> Drawing:
     names = [f"{n} (circular)" if c else n for n, c in zip(result.factors, result.circular, strict=True)]
     labels = [label for name in names for label in (name, "shuffled")][: 2 * count]
     values = np.stack([result.r2, result.null], axis=1).clip(0.0).ravel()[: 2 * count]
     still = bars(
         values, labels, title="Held-out R2 of a linear fit", faint=[i % 2 == 1 for i in range(len(labels))]
     )
-    return _Drawing(still, "Linear fits from the latents to the factors")
+    return Drawing(still, "Linear fits from the latents to the factors")
 
 
-@_drawn(Projection)
-def _projection(result: Projection, *, colour: Any = None, size: int = 640) -> _Drawing:
+@drawn(Projection)
+def _projection(result: Projection, *, colour: Any = None, size: int = 640) -> Drawing:
     if colour is None and result.factor_names and result.factors is not None:
         colour = result.factor_names[0]
     method = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}.get(result.method, result.method)
     title = f"{method} of {len(result.points):,} codes"
     if isinstance(colour, str):
         title += f", coloured by {colour}"
-    return _Drawing(raster_map(result, colour, size=size), title)
+    return Drawing(raster_map(result, colour, size=size), title)
 
 
-@_drawn(FeatureMaps)
+@drawn(FeatureMaps)
 def _feature_maps(
     result: FeatureMaps,
     *,
@@ -362,7 +219,7 @@ def _feature_maps(
     columns: int | None = None,
     off: Sequence[int] = (),
     each: bool = False,
-) -> _Drawing:
+) -> Drawing:
     sheet = images.feature_sheet(
         result.maps, columns=columns, off=off, scale=scale, each=each, title=result.address
     )
@@ -371,11 +228,11 @@ def _feature_maps(
         sheet = images.beside(
             [images.strip(result.image[None], labels=[role], scale=_image_scale(result.image)), sheet]
         )
-    return _Drawing(sheet, f"Feature maps of {result.address}")
+    return Drawing(sheet, f"Feature maps of {result.address}")
 
 
-@_drawn(Activations)
-def _activations(result: Activations, *, count: int = 12) -> _Drawing:
+@drawn(Activations)
+def _activations(result: Activations, *, count: int = 12) -> Drawing:
     rows = []
     for address, state in zip(result.addresses, result.states.values(), strict=True):
         first = np.asarray(state)[0]
@@ -387,13 +244,11 @@ def _activations(result: Activations, *, count: int = 12) -> _Drawing:
                 maps, columns=count, scale=max(1, round(48 / edge)), title=f"{address}  {shape}"
             )
         )
-    return _Drawing(images.above(rows), f"Activations of {result.network}, first {count} units a stage")
+    return Drawing(images.above(rows), f"Activations of {result.network}, first {count} units a stage")
 
 
-@_drawn(EditComparison)
-def _edit_comparison(
-    result: EditComparison, *, scale: int | None = None, count: int = _MOST_ROWS
-) -> _Drawing:
+@drawn(EditComparison)
+def _edit_comparison(result: EditComparison, *, scale: int | None = None, count: int = _MOST_ROWS) -> Drawing:
     where = (
         ", ".join(f"{e.get('operation', 'ablate')} {e['stage']}{_units(e)}" for e in result.edits)
         or "no edits"
@@ -403,7 +258,7 @@ def _edit_comparison(
         still = bars(
             np.abs(result.difference[0].ravel())[top], [f"output {i}" for i in top], title="Change of outputs"
         )
-        return _Drawing(still, f"Edit: {where}")
+        return Drawing(still, f"Edit: {where}")
     n = min(count, len(result.original))
     scale = scale or images.fitting_scale(result.original.shape, 3, cell=128 if n <= 3 else 80)
     limit = images.difference_limit(result.difference[:n])
@@ -435,11 +290,11 @@ def _edit_comparison(
             frames += [images.strip(pictures[:n], labels=[name, *[""] * (n - 1)], scale=scale)] * 8
         return _same_size(frames)
 
-    return _Drawing(still, f"Edit: {where}", movie)
+    return Drawing(still, f"Edit: {where}", movie)
 
 
-@_drawn(UnitRanking)
-def _unit_ranking(result: UnitRanking, *, count: int = _MOST_BARS) -> _Drawing:
+@drawn(UnitRanking)
+def _unit_ranking(result: UnitRanking, *, count: int = _MOST_BARS) -> Drawing:
     top = result.order[:count]
     still = bars(
         100 * result.effect[top],
@@ -447,7 +302,7 @@ def _unit_ranking(result: UnitRanking, *, count: int = _MOST_BARS) -> _Drawing:
         unit="%",
         title=f"{result.address}: change of the image without the unit",
     )
-    return _Drawing(still, f"Units of {result.address} by effect, over {result.per_input.shape[1]} inputs")
+    return Drawing(still, f"Units of {result.address} by effect, over {result.per_input.shape[1]} inputs")
 
 
 def _units(edit: Mapping[str, Any]) -> str:
