@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from latentlab.latents import LatentSpace
-from latentlab.models.staged import StagedNetwork
 
 
 class PlantedModel(nn.Module):
@@ -18,15 +19,19 @@ class PlantedModel(nn.Module):
             encoders for their own).
     """
 
-    def __init__(self, image_shape, latent_space: LatentSpace, **networks: StagedNetwork) -> None:
+    def __init__(self, image_shape, latent_space: LatentSpace, **networks: Any) -> None:
         super().__init__()
         self.image_shape, self.latent_space = tuple(image_shape), latent_space
-        self.networks = nn.ModuleDict(networks)
+        self._networks = nn.ModuleDict(networks)
         self.eval()
 
     @property
-    def generator(self):
-        return self.networks["generator"]
+    def networks(self) -> dict[str, Any]:
+        return dict(self._networks.items())
+
+    @property
+    def generator(self) -> Any:
+        return self._networks["generator"]
 
     @property
     def spaces(self):
