@@ -29,6 +29,7 @@ _EXTRAS = {
     "notebook": (("ipykernel", "nbclient", "nbformat"), "running the notebooks"),
     "h5": (("h5py",), "reading the original 3D Shapes file (.h5)"),
     "tensorboard": (("tensorboard",), "TensorBoard logs beside the CSV log"),
+    "surrogates": (("interpret",), "additive surrogate models (explainable boosting)"),
 }
 
 _CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -27,6 +27,7 @@ from latentlab.config import Experiment
 from latentlab.files import atomic_write
 from latentlab.models.build import build_model
 from latentlab.models.contract import GenerativeModel, weights_digest
+from latentlab.models.inverse import EncoderSpec, WithEncoder
 
 try:
     import fcntl
@@ -45,6 +46,7 @@ CARD, RESUME, COMMANDS, CHECKPOINTS, PREVIEWS = (
     "checkpoints",
     "previews",
 )
+ENCODER, ENCODER_WEIGHTS = "encoder.json", "encoder.safetensors"
 ZOO = Path(__file__).parent / "zoo"
 _LARGEST_TEXT = 4_000_000
 _LARGEST_TABLE = 100_000_000
@@ -191,6 +193,8 @@ class Run:
     def model(self) -> GenerativeModel:
         """The model, ready for analysis: eval mode, no parameter asks for a gradient.
 
+        Where an encoder was kept for its generator (``keep_encoder``), it comes with it.
+
         Raises:
             OSError: if the weights are missing.
             ValueError: if they are damaged or belong to another network.
@@ -200,7 +204,67 @@ class Run:
             model = build_model(self.experiment.model, self.image_shape)
         load_weights(model, _inside(self.path, str(self.weights_path.relative_to(self.path))))
         model.to(resolve_device(self._device)).eval().requires_grad_(False)
+        if self.step is None and (self.path / ENCODER).is_file():
+            return self._with_encoder(model)
         return model
+
+    def _with_encoder(self, model: GenerativeModel) -> WithEncoder:
+        """The model and the encoder that was kept for it.
+
+        Raises:
+            ValueError: if the encoder's files are damaged or it was made for other weights.
+        """
+        try:
+            kept = json.loads(read_text(_inside(self.path, ENCODER)))
+            made_for, spec = kept["model"], EncoderSpec.from_dict(kept["encoder"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise ValueError(f"{self.path / ENCODER} could not be read: {error}") from None
+        if made_for != weights_digest(model):
+            raise ValueError(
+                f"The encoder in {self.path} was made for other weights than the run has now; "
+                f"train it again, or delete {ENCODER}."
+            )
+        with torch.device("meta"):
+            encoder = spec.build(model)
+        load_weights(encoder, _inside(self.path, ENCODER_WEIGHTS))
+        encoder.to(resolve_device(self._device)).eval().requires_grad_(False)
+        return WithEncoder(model, encoder, spec).eval()
+
+    def keep_encoder(self, model: WithEncoder) -> Run:
+        """Puts an encoder that was made for this run's generator into its folder.
+
+        Args:
+            model: what ``latentlab.fit_encoder(run.model)`` gives as its ``model``.
+
+        Returns:
+            The run anew, which opens with the encoder.
+
+        Raises:
+            ValueError: for an encoder of other weights, one that can't be built again, or an earlier step of a run.
+            OSError: for a shipped run, which is read-only, or if the folder can't be written.
+        """
+        if self.path.parent == ZOO:
+            raise OSError(
+                f"{self.name} ships with latentlab and is read-only; copy its folder and open the copy."
+            )
+        if self.step is not None:
+            raise ValueError(
+                "An encoder is kept for a run's last weights; this run is opened at an earlier step."
+            )
+        if not isinstance(model, WithEncoder) or model.spec is None:
+            raise ValueError(
+                "Expected the model that latentlab.fit_encoder returns, with the spec of its encoder."
+            )
+        made_for = weights_digest(model.model)
+        own = self.model.model if isinstance(self.model, WithEncoder) else self.model
+        if made_for != weights_digest(own):
+            raise ValueError("The encoder was made for other weights than this run has.")
+        # The description last: without it there is no encoder, so an interruption leaves the run as it was.
+        (self.path / ENCODER).unlink(missing_ok=True)
+        save_weights(model.encoder, self.path / ENCODER_WEIGHTS)
+        with atomic_write(self.path / ENCODER, "w") as file:
+            json.dump({"model": made_for, "encoder": model.spec.to_dict()}, file, indent=1)
+        return Run(self.path, self._spec, self._device)
 
     @cached_property
     def digest(self) -> str:

@@ -1,6 +1,7 @@
 """An encoder for a given generator: codes found again, likelihoods by hand, a generator left as it was."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ import torch
 from torch import nn
 
 from latentlab.analysis import invert
-from latentlab.config import StyleGANConfig, VAEConfig
+from latentlab.config import Adversarial, Experiment, GANConfig, StyleGANConfig, VAEConfig
 from latentlab.latents import Block, LatentSpace, Uniform
 from latentlab.models.build import build_model
 from latentlab.models.contract import is_inference_model, weights_digest
 from latentlab.models.gan import GAN
 from latentlab.models.inverse import WithEncoder
 from latentlab.models.staged import StagedNetwork
+from latentlab.runs import WEIGHTS, Run, save_weights
 from latentlab.training.inverse import code_loss, fit_encoder
 
 
@@ -93,3 +95,38 @@ def test_what_has_or_can_have_no_such_encoder_is_refused():
     model.latent_space = LatentSpace([Block("u", 2, Uniform())])
     with pytest.raises(ValueError, match="uniform"):
         small(model, steps=1)
+
+
+def test_an_encoder_is_kept_in_a_runs_folder_and_opened_with_it(tmp_path):
+    """Would catch: another network built than was trained, weights of another run taken for one's own."""
+    made = Experiment(name="small", model=GANConfig(latents=3, width=4), objective=Adversarial())
+    run = Run.create(tmp_path / "run", made, (1, 28, 28))
+    save_weights(build_model(made.model, (1, 28, 28), 1), run.path / WEIGHTS)
+    run = Run.open(run.path, device="cpu")
+    fit = small(run.model, steps=2, hidden=12)
+    kept = run.keep_encoder(fit.model)
+    again = Run.open(run.path, device="cpu").model
+    x = run.model.sample(3, 0)
+    for model in (kept.model, again):
+        assert isinstance(model, WithEncoder) and is_inference_model(model)
+        torch.testing.assert_close(model.encode(x).mean, fit.model.encode(x).mean, rtol=0, atol=0)
+        assert weights_digest(model) == weights_digest(fit.model)
+    assert invert(again, x.numpy(), steps=2).z.shape == (3, 3)
+    save_weights(build_model(made.model, (1, 28, 28), 2), run.path / WEIGHTS)
+    with pytest.raises(ValueError, match="made for other weights than the run has now"):
+        _ = Run.open(run.path, device="cpu").model
+
+
+def test_an_encoder_that_does_not_belong_to_the_run_is_refused(tmp_path):
+    run = Run.open("zoo:digits-stylegan", device="cpu")
+    fit = small(run.model, steps=1)
+    with pytest.raises(OSError, match="ships with latentlab and is read-only"):
+        run.keep_encoder(fit.model)
+    copied = Run.open(shutil.copytree(run.path, tmp_path / "copy"), device="cpu")
+    with pytest.raises(ValueError, match="made for other weights"):
+        copied.keep_encoder(small(painter(), steps=1).model)
+    with pytest.raises(ValueError, match="with the spec of its encoder"):
+        copied.keep_encoder(WithEncoder(copied.model, fit.model.encoder))
+    (copied.path / "encoder.json").write_text('{"model": "x", "encoder": {"network": "none"}}')
+    with pytest.raises(ValueError, match=r"encoder\.json could not be read: Unknown network 'none'"):
+        _ = Run.open(copied.path, device="cpu").model

@@ -2,15 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from latentlab.latents import LatentSpace, Posterior
 from latentlab.models.contract import GenerativeModel, Network, identity_text
 from latentlab.models.edits import Edit
+from latentlab.models.networks import NETWORKS
 from latentlab.models.precision import full
 from latentlab.models.staged import StagedNetwork
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Which network an encoder is, so that it can be built again for its generator.
+
+    Args:
+        network: whose encoder is taken, a name in NETWORKS.
+        width: channels of its first convolution.
+        hidden: units of its fully connected layers.
+
+    Raises:
+        ValueError: on an unknown network or sizes below 1.
+    """
+
+    network: str = "burgess"
+    width: int = 32
+    hidden: int = 256
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise ValueError(f"Unknown network {self.network!r}; known: {', '.join(NETWORKS)}.")
+        for name, number in (("width", self.width), ("hidden", self.hidden)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1; got {number!r}.")
+
+    def build(self, model: GenerativeModel) -> StagedNetwork:
+        """The encoder for a model's images and codes; its weights come from torch's global generator."""
+        space = model.latent_space
+        return NETWORKS[self.network](
+            model.image_shape, space.dim, space.posterior_size, width=self.width, hidden=self.hidden
+        )[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, spec: Any) -> EncoderSpec:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            ValueError: on what is no such description.
+        """
+        if not isinstance(spec, Mapping) or not set(spec) <= set(cls.__dataclass_fields__):
+            raise ValueError(
+                f"An encoder is described by {', '.join(cls.__dataclass_fields__)}; got {spec!r}."
+            )
+        return cls(**spec)
 
 
 class WithEncoder(nn.Module):
@@ -21,18 +73,22 @@ class WithEncoder(nn.Module):
     Args:
         model: the generative model, a torch module.
         encoder: images (batch, channels, height, width) to (batch, latent_space.posterior_size) numbers.
+        spec: what the encoder was built from, needed to keep it in a run's folder.
 
     Raises:
         ValueError: for a model that has an encoder already, or whose codes no posterior is known for.
     """
 
-    def __init__(self, model: GenerativeModel, encoder: StagedNetwork) -> None:
+    def __init__(
+        self, model: GenerativeModel, encoder: StagedNetwork, spec: EncoderSpec | None = None
+    ) -> None:
         super().__init__()
         if "encoder" in model.networks:
             raise ValueError(f"{type(model).__name__} has an encoder of its own.")
         _ = model.latent_space.posterior_size  # says why where there is none
         self.model = model
         self.encoder = encoder
+        self.spec = spec
         self.image_shape, self.latent_space = model.image_shape, model.latent_space
 
     @property

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from latentlab.models.build import SeededWeights
 from latentlab.models.contract import GenerativeModel
-from latentlab.models.inverse import WithEncoder
-from latentlab.models.networks import NETWORKS
+from latentlab.models.inverse import EncoderSpec, WithEncoder
 from latentlab.training.chance import stream_seed
 
 
@@ -46,6 +45,7 @@ def fit_encoder(
 
     The generator stays as it is. Only images that it makes are seen: how well the encoder does on others tells how
     near they lie to what the generator can make. A code that the image does not tell of gets a wide posterior.
+    ``run.keep_encoder(fit.model)`` puts it into the run's folder, with which it is opened from then on.
 
     Args:
         model: a generative model without an encoder, whose blocks have a posterior (normal, categorical).
@@ -65,17 +65,13 @@ def fit_encoder(
         Adversarial feature learning (Donahue et al., 2017), https://arxiv.org/abs/1605.09782, where this encoder is
         the "latent regressor" that others are measured against
     """
-    if network not in NETWORKS:
-        raise ValueError(f"Unknown network {network!r}; known: {', '.join(NETWORKS)}.")
+    spec = EncoderSpec(network, width, hidden)
     for name, number in (("steps", steps), ("batch_size", batch_size)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"{name} must be a whole number of at least 1; got {number!r}.")
-    space, device = model.latent_space, next(model.parameters()).device
     with SeededWeights(seed):
-        encoder, _ = NETWORKS[network](
-            model.image_shape, space.dim, space.posterior_size, width=width, hidden=hidden
-        )
-    joined = WithEncoder(model, encoder.to(device))
+        encoder = spec.build(model)
+    joined = WithEncoder(model, encoder.to(next(model.parameters()).device), spec)
     adam = torch.optim.Adam(encoder.parameters(), lr=learning_rate)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
     losses = np.empty(steps, dtype=np.float32)
