@@ -188,9 +188,9 @@ def _posteriors(
     assert encoding.reconstruction_error is not None
     add("Reconstruction error (mean square per pixel)", float(encoding.reconstruction_error.mean()), False)
     add("KL (nats per image)", float(encoding.kl_per_dim.sum()), True)
-    add("Active units", active_units(encoding.mean).value, True)
     # A category is one variable: only the sum of its columns is a KL.
     variables = np.array(model.latent_space.variables)
+    add("Active units", active_units(encoding.mean, variables=variables).value, True)
     kl = np.stack([encoding.kl[:, variables == v].sum(1) for v in np.unique(variables)], 1)
     add("Collapsed share of the latents", posterior_collapse(kl).value, False)
     if mark:

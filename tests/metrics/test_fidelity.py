@@ -229,6 +229,18 @@ def test_planted_collapse_is_counted():
         posterior_collapse([[0.1, 0.2, -0.5]])
 
 
+def test_a_category_is_one_active_unit():
+    """Would catch: ten units for one category of ten values, as counting by coordinate gives."""
+    means = np.zeros((60, 12))
+    means[np.arange(60), np.arange(60) % 10] = 1.0
+    means[:, 10] = np.linspace(-1, 1, 60)
+    assert active_units(means).value == 11
+    score = active_units(means, variables=[0] * 10 + [1, 2])
+    assert score.value == 2 and score.details["variance"].shape == (3,)
+    with pytest.raises(ValueError, match="one latent for each of 12 coordinates"):
+        active_units(means, variables=[0, 1])
+
+
 def test_active_units_are_those_whose_means_vary():
     """Would catch: the mean of squares in place of the variance, and a sum over the wrong axis."""
     mean = np.zeros((200, 4))

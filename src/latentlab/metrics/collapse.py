@@ -15,20 +15,22 @@ _ROUNDING = 1e-3
 """Nats by which a KL in float32 may come out below 0."""
 
 
-def active_units(mean: Any, threshold: float = 0.01) -> Score:
-    """How many coordinates are in use: those whose posterior means vary over the images.
+def active_units(mean: Any, threshold: float = 0.01, variables: Any = None) -> Score:
+    """How many latents are in use: those whose posterior means vary over the images.
 
     Args:
         mean: posterior means (n, d).
-        threshold: variance above which a coordinate counts as active.
+        threshold: variance above which a latent counts as active.
+        variables: the latent that each coordinate belongs to, whole numbers (d,), as ``LatentSpace.variables``;
+            a category is one latent of several coordinates, whose variances add up. None: each its own.
 
     Returns:
-        ``value``, the number of active coordinates, 0 … d. ``details``: ``fraction`` of the d in [0, 1],
-        ``variance`` (d,) of the means over the images, and ``active`` (d,).
+        ``value``, the number of active latents, 0 … k. ``details``: ``fraction`` of the k in [0, 1],
+        ``variance`` (k,) of the means over the images, and ``active`` (k,).
 
     Raises:
-        ValueError: if means are no finite numbers (n, d), are of fewer than 2 images, or the threshold is
-            negative.
+        ValueError: if means are no finite numbers (n, d), are of fewer than 2 images, the threshold is
+            negative, or ``variables`` does not name one latent a coordinate.
 
     References:
         Importance weighted autoencoders (Burda, Grosse and Salakhutdinov, 2015),
@@ -40,12 +42,19 @@ def active_units(mean: Any, threshold: float = 0.01) -> Score:
     if not (math.isfinite(threshold) and threshold >= 0):
         raise ValueError(f"threshold must be a variance of at least 0; got {threshold!r}.")
     variance = means.var(axis=0)
+    if variables is not None:
+        belongs = np.asarray(variables)
+        if belongs.shape != variance.shape:
+            raise ValueError(
+                f"variables must name one latent for each of {len(variance)} coordinates; got {belongs.shape}."
+            )
+        variance = np.array([variance[belongs == v].sum() for v in np.unique(belongs)])
     active = variance > threshold
     return Score(
         "active_units",
         int(active.sum()),
         {"fraction": float(active.mean()), "variance": variance, "active": active},
-        {"points": len(means), "dimensions": means.shape[1], "threshold": threshold},
+        {"points": len(means), "dimensions": len(variance), "threshold": threshold},
     )
 
 
