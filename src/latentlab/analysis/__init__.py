@@ -1,14 +1,44 @@
 """Analyses of a model: pure functions, model first, numpy out, with provenance and certificate."""
 
+from latentlab.analysis.activation_maximisation import MaximisedActivation, maximise_activation
 from latentlab.analysis.activations import Activations, FeatureMaps, activations, feature_maps, stages_of
+from latentlab.analysis.boundary import Analogy, analogy, boundary, group_direction
+from latentlab.analysis.causal_effect import CausalEffect, causal_effect
+from latentlab.analysis.concepts import (
+    ConceptMap,
+    ConceptMasks,
+    concept_map,
+    dataset_concepts,
+    image_concepts,
+    light_map,
+)
+from latentlab.analysis.datapath import Datapath, datapath
+from latentlab.analysis.deconvnet import Deconvolution, deconvnet
+from latentlab.analysis.direction import Direction, load_directions, save_directions
+from latentlab.analysis.direction_effects import DirectionEffects, direction_effects
+from latentlab.analysis.directions import Directions, traverse_direction
+from latentlab.analysis.dissection import Dissection, dissect
+from latentlab.analysis.emergence import Emergence, emergence
 from latentlab.analysis.encoding import Encoding, encode_dataset
+from latentlab.analysis.ganspace import ganspace
+from latentlab.analysis.geodesic import Geodesic, geodesic
+from latentlab.analysis.geometry import PullbackMetric, pullback_metric
 from latentlab.analysis.inference import decode_latents, encode_images
 from latentlab.analysis.interpolation import Interpolation, interpolate
 from latentlab.analysis.inversion import Inversion, invert
+from latentlab.analysis.jacobian import Jacobian, jacobian
+from latentlab.analysis.magnification import MagnificationMap, magnification_map
+from latentlab.analysis.nearest_masks import NearestMasks, nearest_masks
+from latentlab.analysis.occlusion import Occlusion, occlusion
 from latentlab.analysis.projection import Projection, Support, project, umap_is_warm, warm_up
 from latentlab.analysis.readout import LinearReadout, linear_readout
 from latentlab.analysis.results import Provenance, Result, load_result
+from latentlab.analysis.sefa import sefa
+from latentlab.analysis.sobol import Sobol, sobol
 from latentlab.analysis.suggestion import Suggestion, suggest
+from latentlab.analysis.surrogates import Surrogate, surrogate
+from latentlab.analysis.tcav import Tcav, tcav
+from latentlab.analysis.training_emergence import TrainingEmergence, emergence_over_training
 from latentlab.analysis.traversal import (
     SwapGrid,
     Traversal,
@@ -19,43 +49,97 @@ from latentlab.analysis.traversal import (
     traverse,
     traverse_grid,
 )
+from latentlab.analysis.unit_effects import UnitEffects, effects_of_units
 from latentlab.analysis.units import EditComparison, UnitRanking, compare_edits, rank_units
 
 __all__ = [
     "Activations",
+    "Analogy",
+    "CausalEffect",
+    "ConceptMap",
+    "ConceptMasks",
+    "Datapath",
+    "Deconvolution",
+    "Direction",
+    "DirectionEffects",
+    "Directions",
+    "Dissection",
     "EditComparison",
+    "Emergence",
     "Encoding",
     "FeatureMaps",
+    "Geodesic",
     "Interpolation",
     "Inversion",
+    "Jacobian",
     "LinearReadout",
+    "MagnificationMap",
+    "MaximisedActivation",
+    "NearestMasks",
+    "Occlusion",
     "Projection",
     "Provenance",
+    "PullbackMetric",
     "Result",
+    "Sobol",
     "Suggestion",
     "Support",
+    "Surrogate",
     "SwapGrid",
+    "Tcav",
+    "TrainingEmergence",
     "Traversal",
     "TraversalGrid",
+    "UnitEffects",
     "UnitRanking",
     "activations",
+    "analogy",
+    "boundary",
+    "causal_effect",
     "compare_edits",
+    "concept_map",
+    "datapath",
+    "dataset_concepts",
     "decode_latents",
+    "deconvnet",
     "dim_range",
     "dim_ranges",
+    "direction_effects",
+    "dissect",
+    "effects_of_units",
+    "emergence",
+    "emergence_over_training",
     "encode_dataset",
     "encode_images",
     "feature_maps",
+    "ganspace",
+    "geodesic",
+    "group_direction",
+    "image_concepts",
     "interpolate",
     "invert",
+    "jacobian",
+    "light_map",
     "linear_readout",
+    "load_directions",
     "load_result",
+    "magnification_map",
+    "maximise_activation",
+    "nearest_masks",
+    "occlusion",
     "project",
+    "pullback_metric",
     "rank_units",
+    "save_directions",
+    "sefa",
+    "sobol",
     "stages_of",
     "suggest",
+    "surrogate",
     "swap_grid",
+    "tcav",
     "traverse",
+    "traverse_direction",
     "traverse_grid",
     "umap_is_warm",
     "warm_up",

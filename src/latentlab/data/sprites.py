@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentlab.data.arrays import check_image_size
 from latentlab.data.correlation import Correlation
-from latentlab.data.factors import FactorDataset, FactorSpace
+from latentlab.data.factors import FactorDataset, FactorSpace, Indices, as_indices
 
 SHAPES = ("square", "ellipse", "heart")
 SPACE = FactorSpace(("shape", "scale", "orientation", "x", "y"), (3, 6, 40, 32, 32))
@@ -50,6 +50,9 @@ class Sprites(FactorDataset):
         Disentangled Representations (Locatello et al., 2019): here the hue is a factor that can be measured.
     """
 
+    mask_names = ("object", *SHAPES)
+    """Channels of ``masks``: the last three divide the first."""
+
     def __init__(
         self,
         color: bool = False,
@@ -75,6 +78,22 @@ class Sprites(FactorDataset):
         self.background = background
         self._canvas = _Canvas(image_size)
         self._hues = hue_colors(COLORS)
+
+    def masks(self, indices: Indices) -> Tensor:
+        """Exact segmentation of the given images: the pixels that the shape covers, whatever lies behind.
+
+        Args:
+            indices: Int (n,), each in 0 .. len - 1.
+
+        Returns:
+            Bool (n, 4, height, width) on the data set's device, channels as in ``mask_names``: an object pixel is
+            exactly one shape.
+        """
+        indices = as_indices(indices, len(self), self.name).reshape(-1).to(self.device)
+        factors = SPACE.factors(indices.remainder(len(SPACE)) if self.color else indices)
+        inside = self._canvas.draw(factors)[:, 0] > 0
+        shape = factors[:, 0, None, None]
+        return torch.stack([inside, *(inside & (shape == which) for which in range(3))], dim=1)
 
     def _move(self, device: torch.device) -> None:
         self._canvas = self._canvas.to(device)

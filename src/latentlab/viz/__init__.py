@@ -1,7 +1,33 @@
 """Pictures of results by one call, ``show``; importing this lets results draw themselves in notebooks."""
 
-from latentlab.viz import charts, images, pictures, scores  # each of them registers its drawings
+# Each of these registers its drawings.
+from latentlab.viz import (
+    charts,
+    directions,
+    dissection,
+    emergence,
+    geometry,
+    images,
+    pictures,
+    scores,
+    sobol,
+    tcav,
+)
 from latentlab.viz.drawing import Picture, show
 from latentlab.viz.images import to_pil
 
-__all__ = ["Picture", "charts", "images", "pictures", "scores", "show", "to_pil"]
+__all__ = [
+    "Picture",
+    "charts",
+    "directions",
+    "dissection",
+    "emergence",
+    "geometry",
+    "images",
+    "pictures",
+    "scores",
+    "show",
+    "sobol",
+    "tcav",
+    "to_pil",
+]

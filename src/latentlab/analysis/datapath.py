@@ -1,0 +1,291 @@
+"""Datapath: the fewest units of one or several stages that keep a network's output, judged by true masked runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentlab.analysis.certifying import Damage, Outcome
+from latentlab.analysis.flow import flow
+from latentlab.analysis.gates import Gated
+from latentlab.analysis.inference import check_seed, evaluating, inference, to_numpy
+from latentlab.analysis.path_goals import addresses_of, enough, ground, kept_maps, outcome_of
+from latentlab.analysis.results import Result, provenance
+from latentlab.analysis.stage_path import StagePath, Ticks, stage_path
+from latentlab.analysis.subject import Subject, subject_of
+from latentlab.models.edits import Edit
+
+SELECTIONS = ("differences", "taylor", "gates", "both")
+_ROUNDS, _SHOWN = 4, 8
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Datapath(Result):
+    """The units that keep the output, stage by stage.
+
+    Distances are relative damage R: the mean squared distance of the masked outcome from the whole one, over that with
+    every unit at the baseline; 0 with all units, 1 with none. With several stages the last one keeps the output, and
+    each earlier one the kept maps of the stage behind it; ``joint`` is R of the output with all masks at once.
+
+    Attributes:
+        stages: addresses of the stages, in running order.
+        kept: {address: units kept}, the most important one first.
+        breaks: {address: R once this unit is removed as well}, one for each kept unit; all above ``limit``.
+        gates: {address: gate values in [0, 1] (units,)} of the selection that won; 0 for units that are barred, since
+            they never leave the baseline on the examples.
+        sets: {"address: selection": units kept} of every selection that was run.
+        chosen: the selection whose set is smallest, for each stage.
+        distances: R of the kept units at each stage.
+        predicted: R that the quadratic model predicts for them; NaN where only gates were trained.
+        limit: R allowed at each stage, at most the tolerance.
+        joint: R of the output with all masks at once.
+        sizes: {address: sizes (k,)} of the curves.
+        curve: {address: R (k,)} of the leading units by gate value, before pruning.
+        curve_by_activation: {address: R (k,)} of the units of largest mean absolute activation.
+        random: {address: R (sets,)} of random sets of active units as large as the kept one.
+        by_activation: R of as many units of largest mean absolute activation, for each stage.
+        by_gradient: R of as many units of largest mean |activation x gradient of the summed outcome|.
+        sizes_by_activation: how many units of largest activation stay below the limit, for each stage.
+        silent: number of units of each stage that never leave the baseline.
+        edges: {"lower > upper": (edges, 3)}: unit, unit, share of the upper one's inflow.
+        carried: share of the kept units' inflow that the edges carry, for each pair of neighbouring stages.
+        outputs: what the network gives for the first examples, (m, …).
+        masked: what it gives with all masks at once, (m, …).
+        target: what was to be kept, in words.
+        baseline: what is put in place of a dropped unit: "zero", "mean" of the examples, or "given".
+        tolerance: the R allowed.
+        network: name of the network.
+
+    The certificate holds ``distance`` (``joint``), ``tolerance`` and whether it is kept (``within``); ``minimal``:
+    whether removing any one kept unit breaks its stage's limit, and the smallest R that this leads to
+    (``smallest_break``); ``prediction_gap``, the largest difference between predicted and true R; and at the last
+    stage the best of the random sets (``best_random``) and R of the sets by activation and by gradient.
+    """
+
+    stages: tuple[str, ...]
+    kept: Mapping[str, np.ndarray]
+    breaks: Mapping[str, np.ndarray]
+    gates: Mapping[str, np.ndarray]
+    sets: Mapping[str, np.ndarray]
+    chosen: tuple[str, ...]
+    distances: tuple[float, ...]
+    predicted: tuple[float, ...]
+    limit: float
+    joint: float
+    sizes: Mapping[str, np.ndarray]
+    curve: Mapping[str, np.ndarray]
+    curve_by_activation: Mapping[str, np.ndarray]
+    random: Mapping[str, np.ndarray]
+    by_activation: tuple[float, ...]
+    by_gradient: tuple[float, ...]
+    sizes_by_activation: tuple[int, ...]
+    silent: tuple[int, ...]
+    edges: Mapping[str, np.ndarray] | None
+    carried: tuple[float, ...]
+    outputs: np.ndarray
+    masked: np.ndarray
+    target: str
+    baseline: str
+    tolerance: float
+    network: str
+
+
+def datapath(
+    model: Any,
+    inputs: Any = None,
+    network: str = "generator",
+    stages: str | Sequence[str] | None = None,
+    *,
+    tolerance: float = 0.05,
+    baseline: Any = "zero",
+    selection: str = "both",
+    n: int = 16,
+    random_sets: int = 20,
+    share: float = 0.02,
+    seed: int = 0,
+    steps: int = 120,
+    batch_size: int = 128,
+    progress: Callable[[int, int], object] | None = None,
+) -> Datapath:
+    """Finds the fewest units that keep a network's output on a set of examples.
+
+    What is kept is the image for a network that reads codes; posterior means in prior standard deviations and log
+    variances for an encoder; the raw output (such as a discriminator's logit) for all others. Units are chosen by a
+    quadratic programme on what they contribute, or by trained gates; the set is then cut down by true masked runs until
+    no unit can be removed.
+
+    Args:
+        model: a model, or a staged network itself.
+        inputs: the examples: codes for a generator, images for an encoder or discriminator; None is ``n`` prior draws.
+        network: name of the model's network.
+        stages: one stage, or several, by name or address; None is the last stage with units before the output.
+        tolerance: the relative damage allowed, above 0 and below 1.
+        baseline: what a dropped unit becomes: "zero"; "mean", its mean over the examples at each position; or numbers
+            (units,) or of the state's shape (units, height, width). Zero may lie far from what the unit ever is.
+        selection: "differences", the quadratic programme with each unit's own exact difference; "taylor", the same
+            with derivatives; "gates", trained hard-concrete gates; "both", "differences" and "gates", the smaller set
+            of which is kept.
+        n: number of prior draws.
+        random_sets: number of random sets of equal size, at least 1.
+        share: the smallest share of a unit's inflow that makes an edge, 0 to 1.
+        seed: decides draws, gates' noise and random sets.
+        steps: steps of training the gates.
+        batch_size: rows run at a time; a row is one example under one mask.
+        progress: called with (done, in all); it may raise to cancel.
+
+    Raises:
+        ValueError: on unknown networks or stages; a stage whose units can't be told or that changes nothing; numbers
+            out of range; an outcome of too few numbers for the examples given, of which contributions cancel.
+
+    References:
+        Analyzing the Noise Robustness of Deep Neural Networks (Liu, Liu, Su, Cao and Zhu, 2018), and its extension
+        (Cao, Liu, Su, Wu, Zhu and Liu, 2020), for the datapath of classifiers. We keep whole images, certify every set
+        by masked runs, and recurse by relative squared distances. Learning Sparse Neural Networks through L0
+        Regularization (Louizos, Welling and Kingma, 2018) for the gates.
+    """
+    seed = check_seed(seed)
+    _check(tolerance, selection, n, random_sets, share, batch_size)
+    subject = subject_of(model, network)
+    h = subject.inputs(inputs, seed, n).clone()
+    names = addresses_of(subject, stages, h)
+    joint, limit, found = 0.0, tolerance, []
+    with evaluating(model), torch.no_grad():
+        selections = ("differences", "gates") if selection == "both" else (selection,)
+        ticks = Ticks(progress, len(names) * len(selections) * (len(h) + 4) * 2)
+        outcome, target = outcome_of(subject)
+        grounds = {name: ground(subject, h, name, baseline) for name in names}
+        for _ in range(_ROUNDS):
+            found, goal = [], outcome
+            for name in reversed(names):
+                damage = Damage(model, goal, h, name, *grounds[name], batch_size)
+                enough(damage, name)
+                path = stage_path(
+                    damage, selections, limit, seed, steps, random_sets, grounds[name][0], ticks
+                )
+                found.insert(0, path)
+                goal = kept_maps(subject, name, path.kept, *grounds[name])
+            if len(names) == 1:
+                joint = found[0].distance
+                break
+            joint = _joint(subject, outcome, h, names, found, grounds, batch_size)
+            if joint <= tolerance:
+                break
+            # Damage of several stages adds up; a tighter limit at each makes room.
+            limit = max(limit * min(0.8 * tolerance / joint, 0.7), 1e-4)
+        with inference(model):
+            masks = _masks(names, found, grounds, min(len(h), _SHOWN))
+            shown = h[:_SHOWN]
+            outputs, masked = (_shown(subject, shown, edits) for edits in ((), masks))
+    edges, carried = {}, []
+    with evaluating(model):
+        for i in range(len(names) - 1):
+            between, part = flow(
+                subject, h[:_SHOWN], names[i], names[i + 1], found[i].kept, found[i + 1].kept,
+                grounds[names[i]][1], share, batch_size,
+            )  # fmt: skip
+            edges[f"{names[i]} > {names[i + 1]}"] = between
+            carried.append(float(part))
+    ticks.finish()
+    gaps = [abs(p.predicted - p.distance) for p in found if np.isfinite(p.predicted)]
+    return Datapath(
+        stages=tuple(names),
+        kept={s: p.kept for s, p in zip(names, found, strict=True)},
+        breaks={s: p.breaks for s, p in zip(names, found, strict=True)},
+        gates={s: p.gates for s, p in zip(names, found, strict=True)},
+        sets={f"{s}: {k}": v for s, p in zip(names, found, strict=True) for k, v in p.sets.items()},
+        chosen=tuple(p.selection for p in found),
+        distances=tuple(p.distance for p in found),
+        predicted=tuple(p.predicted for p in found),
+        limit=float(limit),
+        joint=float(joint),
+        sizes={s: p.sizes for s, p in zip(names, found, strict=True)},
+        curve={s: p.curve for s, p in zip(names, found, strict=True)},
+        curve_by_activation={s: p.curve_by_activation for s, p in zip(names, found, strict=True)},
+        random={s: p.random for s, p in zip(names, found, strict=True)},
+        by_activation=tuple(p.by_activation for p in found),
+        by_gradient=tuple(p.by_gradient for p in found),
+        sizes_by_activation=tuple(p.size_by_activation for p in found),
+        silent=tuple(p.silent for p in found),
+        edges=edges or None,
+        carried=tuple(carried),
+        outputs=outputs,
+        masked=masked,
+        target=target,
+        baseline=baseline if isinstance(baseline, str) else "given",
+        tolerance=float(tolerance),
+        network=subject.name,
+        certificate={
+            "distance": float(joint),
+            "tolerance": float(tolerance),
+            "within": bool(joint <= tolerance),
+            "minimal": all(bool((p.breaks > limit).all()) for p in found),
+            "smallest_break": min(float(p.breaks.min()) for p in found),
+            "prediction_gap": max(gaps, default=float("nan")),
+            "best_random": float(found[-1].random.min()),
+            "by_activation": found[-1].by_activation,
+            "by_gradient": found[-1].by_gradient,
+        },
+        provenance=provenance(
+            model,
+            {
+                "network": subject.name, "stages": names, "inputs": h, "tolerance": tolerance, "baseline": baseline,
+                "selection": selection, "random_sets": random_sets, "share": share, "steps": steps,
+            },
+            seed,
+        ),
+    )  # fmt: skip
+
+
+def _check(tolerance: float, selection: str, n: int, random_sets: int, share: float, batch_size: int) -> None:
+    if not 0.0 < tolerance < 1.0:
+        raise ValueError(
+            f"tolerance is a relative damage above 0 (all units) and below 1 (none); got {tolerance}."
+        )
+    if selection not in SELECTIONS:
+        raise ValueError(f"selection is one of {', '.join(SELECTIONS)}; got {selection!r}.")
+    if min(n, random_sets, batch_size) < 1:
+        raise ValueError(
+            f"n, random_sets and batch_size must be at least 1; got {n}, {random_sets} and {batch_size}."
+        )
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"share is a share of a unit's inflow, 0 to 1; got {share}.")
+
+
+def _masks(names: Sequence[str], found: Sequence[StagePath], grounds: Mapping, rows: int) -> list[Gated]:
+    edits = []
+    for name, path in zip(names, found, strict=True):
+        state, baseline = grounds[name]
+        gates = torch.zeros(rows, state.shape[1], device=state.device)
+        gates[:, path.kept] = 1.0
+        edits.append(Gated(name, gates=gates, baseline=baseline))
+    return edits
+
+
+def _joint(
+    subject: Subject,
+    outcome: Outcome,
+    h: Tensor,
+    names: Sequence[str],
+    found: Sequence[StagePath],
+    grounds: Mapping,
+    batch_size: int,
+) -> float:
+    """R of the output with the masks of all stages at once; none of the last stage's units is damage 1."""
+    lost = whole = 0.0
+    with inference(subject.model):
+        for part in h.split(batch_size):
+            base = outcome(part, ())
+            masks = _masks(names, found, grounds, len(part))
+            shut = Gated(names[-1], gates=torch.zeros_like(masks[-1].gates), baseline=masks[-1].baseline)
+            lost += float((outcome(part, masks) - base).square().sum())
+            whole += float((outcome(part, (shut,)) - base).square().sum())
+    return lost / whole
+
+
+def _shown(subject: Subject, h: Tensor, edits: Sequence[Edit]) -> np.ndarray:
+    return to_numpy(subject.look(h, edits)[1])

@@ -1,0 +1,417 @@
+"""What hidden units have to do with pixels, in a network that makes images: three questions, three answers.
+
+* ``unit_draws``: what the image loses without a unit, G(h) - G(h with the unit at its baseline). Causal, and signed.
+* ``unit_isolates``: what a unit draws alone, behind a stage that holds nothing else than the baseline.
+* ``pixel_reads``: which units and latents a region of the image depends on, by its gradient.
+
+None of them is a deconvnet: a decoder leads from units to pixels by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentlab.analysis.inference import BATCH_SIZE, check_seed, evaluating, inference, to_numpy, to_tensor
+from latentlab.analysis.ranking import chosen_units
+from latentlab.analysis.results import Result, provenance
+from latentlab.analysis.resumption import edits_behind, look_from, resumed, units_off
+from latentlab.analysis.subject import Subject, subject_of
+from latentlab.models.edits import Edit
+
+BASELINES = ("zero", "mean")
+_REFERENCES = 64
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class UnitDrawings(Result):
+    """What each unit draws of each image.
+
+    Attributes:
+        drawings: signed images (units, n, channels, height, width); of a network alone, its raw output's shape.
+            "draws": the image less the image with the unit at its baseline. "isolates": the image of the baseline
+            and that unit alone, less the baseline's image.
+        pictures: the image of each edited run, of the same shape: without the unit, or of the unit alone.
+        images: the images as they are, (n, …).
+        ground: the images of the stage at its baseline altogether, (n, …).
+        strength: mean absolute value of each drawing, (units, n).
+        units: numbers of the units, (units,).
+        operation: "draws" or "isolates".
+        baseline: "zero", or "mean": each unit's mean map over inputs.
+        stage: name of the stage.
+        address: its address within the model.
+        network: name of the network.
+
+    The certificate holds ``loop_difference``, the largest difference between the drawings of three units and those
+    of one run of the whole network at a time; and ``interaction_gap``, how far the drawings of these units are from
+    adding up to what the units draw together, as a share of that (root mean squares): 0 where units do not interact,
+    1 and above where what a unit draws says little without the others.
+    """
+
+    drawings: np.ndarray
+    pictures: np.ndarray
+    images: np.ndarray
+    ground: np.ndarray
+    strength: np.ndarray
+    units: np.ndarray
+    operation: str
+    baseline: str
+    stage: str
+    address: str
+    network: str
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PixelReading(Result):
+    """Which units of a stage, or which latents, a region of the image depends on.
+
+    Attributes:
+        gradient: gradient of the region's mean by the state of the stage, (n, units, …).
+        attribution: gradient times activation, summed over a unit's map, (n, units): to first order what the region
+            loses without the unit.
+        sensitivity: root of the summed squares of a unit's gradient, (n, units).
+        order: units by mean absolute attribution (of latents: by mean sensitivity), the strongest first, (units,).
+        value: the region's mean, (n,).
+        region: weights of the pixels, (height, width), that sum to 1.
+        images: the images, (n, channels, height, width).
+        names: what the units are called: latents by name, units by number.
+        stage: name of the stage; "" for the network's own input.
+        address: its address within the model, or the name of the latent space.
+        network: name of the network.
+
+    The certificate holds ``finite_difference``, the largest relative difference between the gradient's length and the
+    central difference along it; ReLUs that switch on the way make it larger. And ``random_share``, the slope along
+    random directions as a share of the slope along the gradient (mean of 8).
+    """
+
+    gradient: np.ndarray
+    attribution: np.ndarray
+    sensitivity: np.ndarray
+    order: np.ndarray
+    value: np.ndarray
+    region: np.ndarray
+    images: np.ndarray
+    names: tuple[str, ...]
+    stage: str
+    address: str
+    network: str
+
+
+def unit_draws(
+    model: Any,
+    stage: str,
+    units: Sequence[int] | None = None,
+    inputs: Any = None,
+    network: str = "generator",
+    *,
+    baseline: str = "zero",
+    n: int = 1,
+    seed: int = 0,
+    edits: Sequence[Edit] = (),
+    batch_size: int = BATCH_SIZE,
+    progress: Callable[[int, int], object] | None = None,
+) -> UnitDrawings:
+    """What each unit adds to an image: G(h) - G(h with the unit at its baseline), signed and causal.
+
+    Args:
+        model: a model, or a staged network itself, whose raw output then stands for the image.
+        stage: name or address of a stage of a network that reads codes.
+        units: which units; None for all.
+        inputs: codes (n, dim); None is ``n`` prior draws.
+        network: name of the model's network.
+        baseline: "zero", or "mean" for each unit's mean map over the inputs (over 64 prior draws where there are
+            fewer inputs and the network reads codes).
+        n: number of prior draws.
+        seed: decides the draws.
+        edits: edits that are in force throughout.
+        batch_size: rows run at a time.
+        progress: called with (rows done, rows in all); it may raise to cancel.
+
+    Raises:
+        ValueError: on a network that makes no images, an unknown stage, unit or baseline.
+    """
+    return _drawings(
+        model, "draws", stage, units, inputs, network, baseline, n, seed, edits, batch_size, progress
+    )
+
+
+def unit_isolates(
+    model: Any,
+    stage: str,
+    units: Sequence[int] | None = None,
+    inputs: Any = None,
+    network: str = "generator",
+    *,
+    baseline: str = "zero",
+    n: int = 1,
+    seed: int = 0,
+    edits: Sequence[Edit] = (),
+    batch_size: int = BATCH_SIZE,
+    progress: Callable[[int, int], object] | None = None,
+) -> UnitDrawings:
+    """What each unit draws alone: the image of the baseline and that unit's map, less that of the baseline.
+
+    Arguments and errors as for ``unit_draws``. States of this kind are far from those that the network was trained
+    on, more so with the baseline "zero"; ``interaction_gap`` says how much units depend on each other.
+    """
+    return _drawings(
+        model, "isolates", stage, units, inputs, network, baseline, n, seed, edits, batch_size, progress
+    )
+
+
+def _drawings(
+    model: Any,
+    operation: str,
+    stage: str,
+    units: Sequence[int] | None,
+    inputs: Any,
+    network: str,
+    baseline: str,
+    n: int,
+    seed: int,
+    edits: Sequence[Edit],
+    batch_size: int,
+    progress: Callable[[int, int], object] | None,
+) -> UnitDrawings:
+    subject = subject_of(model, network)
+    _makes_images(subject)
+    edits = subject.check(edits)
+    if baseline not in BASELINES:
+        raise ValueError(f"baseline must be one of {', '.join(BASELINES)}; got {baseline!r}.")
+    if batch_size < 1 or n < 1:
+        raise ValueError(f"batch_size and n must be at least 1; got {batch_size} and {n}.")
+    h = subject.inputs(inputs, check_seed(seed), n)
+    draws = operation == "draws"
+    with inference(model):
+        address = subject.address(stage)
+        name = subject.network.stage_name(stage)
+        state = subject.state(h, stage, edits)
+        numbers = chosen_units(units, state, address)
+        ground = _ground(subject, stage, state, h, baseline, seed, edits)
+        part, behind = resumed(subject, name), edits_behind(subject.network, name, edits)
+
+        def outputs(rows: Tensor, states: Tensor) -> Tensor:
+            return look_from(part, rows, name, states, behind)[1]
+
+        def edited(at: Tensor, which: Tensor) -> Tensor:
+            if draws:
+                return units_off(state, at, which, ground)
+            alone = ground.expand_as(state)[at].clone()
+            alone[torch.arange(len(at), device=at.device), which] = state[at, which]
+            return alone
+
+        images = subject.output(h, edits)
+        empty = outputs(h, ground.expand_as(state))
+        pairs = torch.cartesian_prod(torch.arange(len(numbers)), torch.arange(len(h)))
+        pairs = pairs.view(-1, 2)
+        pictures = torch.empty(len(numbers), *images.shape)
+        for rows in torch.arange(len(pairs)).split(batch_size):
+            which, at = pairs[rows].T
+            found = outputs(
+                h[at.to(h.device)], edited(at.to(h.device), torch.as_tensor(numbers[which], device=h.device))
+            )
+            pictures[which, at] = found.float().cpu()
+            if progress is not None:
+                progress(int(rows[-1]) + 1, len(pairs))
+        images, empty = images.float().cpu(), empty.float().cpu()
+        drawings = images - pictures if draws else pictures - empty
+        # All of them at once, through the whole network, and three of them one by one.
+        together = state.clone() if draws else ground.expand_as(state).clone()
+        together[:, numbers] = (ground.expand_as(state) if draws else state)[:, numbers]
+        all_of_them = look_from(subject, h, name, together, behind)[1].float().cpu()
+        whole = images - all_of_them if draws else all_of_them - empty
+        gap = 0.0
+        for row in sorted({0, len(numbers) // 2, len(numbers) - 1}):
+            for i in range(len(h)):
+                one = edited(torch.tensor([i], device=h.device), torch.tensor([int(numbers[row])]))
+                alone = look_from(subject, h[i : i + 1], name, one, behind)[1].float().cpu()
+                gap = max(gap, float((alone[0] - pictures[row, i]).abs().max()))
+    total = float(whole.square().mean().sqrt())
+    left = float((drawings.sum(0) - whole).square().mean().sqrt())
+    return UnitDrawings(
+        drawings=drawings.numpy(),
+        pictures=pictures.numpy(),
+        images=images.numpy(),
+        ground=empty.numpy(),
+        strength=drawings.abs().flatten(2).mean(2).numpy(),
+        units=numbers,
+        operation=operation,
+        baseline=baseline,
+        stage=name,
+        address=address,
+        network=subject.name,
+        certificate={"loop_difference": gap, "interaction_gap": left / total if total > 1e-12 else left},
+        provenance=provenance(
+            model,
+            {
+                "operation": operation,
+                "network": subject.name,
+                "stage": name,
+                "units": units,
+                "inputs": h,
+                "baseline": baseline,
+                "edits": edits,
+            },
+            seed,
+        ),
+    )
+
+
+def pixel_reads(
+    model: Any,
+    region: Any,
+    inputs: Any = None,
+    stage: str | None = None,
+    network: str = "generator",
+    *,
+    n: int = 1,
+    seed: int = 0,
+    edits: Sequence[Edit] = (),
+) -> PixelReading:
+    """From a region of the image back to the units of a stage, or to the latents: gradient, and gradient x activation.
+
+    Args:
+        model: a model with a network that makes images.
+        region: a box (top, left, bottom, right) as shares of height and width from 0 to 1, or a mask (height, width)
+            of weights of at least 0. What is read is the weighted mean over it and over the channels.
+        inputs: codes (n, dim); None is ``n`` prior draws.
+        stage: name or address of the stage; None for the network's own input, the latents.
+        network: name of the model's network.
+        n: number of prior draws.
+        seed: decides the draws.
+        edits: edits that are in force throughout.
+
+    Raises:
+        ValueError: on a network that makes no images, an unknown stage, or a region that covers no pixel.
+    """
+    subject = subject_of(model, network)
+    _makes_images(subject)
+    edits = subject.check(edits)
+    h = subject.inputs(inputs, check_seed(seed), n).clone()
+    with evaluating(model):
+        if stage is None:
+            name, address, state, behind = "", str(subject.reads or "input"), h, edits
+        else:
+            name, address = subject.network.stage_name(stage), subject.address(stage)
+            with torch.no_grad():
+                state = subject.state(h, stage, edits)
+            behind = edits_behind(subject.network, name, edits)
+
+        def images_of(states: Tensor) -> Tensor:
+            given = states if stage is None else h
+            return (
+                subject.output(given, behind)
+                if stage is None
+                else look_from(subject, given, name, states, behind)[1]
+            )
+
+        state = state.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            images = images_of(state)
+            weights = _weights(region, images)
+            value = (images.mean(dim=1) * weights).sum((1, 2))
+            (gradient,) = torch.autograd.grad(value.sum(), state)
+        state, images = state.detach(), images.detach()
+
+        def slope(direction: Tensor) -> Tensor:
+            """The central difference of the region's mean along a direction of length 1 a row, (n,)."""
+            step = 1e-2 * state.flatten(1).square().mean(1).sqrt().clamp_min(1e-3)
+            step = step.view(-1, *[1] * (state.ndim - 1))
+            with torch.no_grad():
+                ends = [
+                    (images_of(state + s * step * direction).double().mean(1) * weights).sum((1, 2))
+                    for s in (1, -1)
+                ]
+            return (ends[0] - ends[1]) / (2 * step.flatten(1)[:, 0])
+
+        length = gradient.flatten(1).norm(dim=1)
+        shape = (-1, *[1] * (state.ndim - 1))
+        along = slope(gradient / length.clamp_min(1e-20).view(shape))
+        gap = ((along - length).abs() / length.clamp_min(1e-20))[length > 1e-12]
+        chance = torch.Generator().manual_seed(seed)
+        random = []
+        for _ in range(8):
+            d = torch.randn(state.shape, generator=chance).to(state)
+            random.append(slope(d / d.flatten(1).norm(dim=1).view(shape)).abs())
+        share = torch.stack(random).mean(0) / length.clamp_min(1e-20)
+    sensitivity = to_numpy(gradient.flatten(2).norm(dim=2) if gradient.ndim > 2 else gradient.abs())
+    product = gradient * state
+    attribution = to_numpy(product.flatten(2).sum(2) if product.ndim > 2 else product)
+    by = sensitivity if stage is None else np.abs(attribution)
+    return PixelReading(
+        gradient=to_numpy(gradient),
+        attribution=attribution,
+        sensitivity=sensitivity,
+        order=np.argsort(-by.mean(axis=0), kind="stable"),
+        value=to_numpy(value),
+        region=to_numpy(weights),
+        images=to_numpy(images),
+        names=_names(subject, stage, state.shape[1]),
+        stage=name,
+        address=address,
+        network=subject.name,
+        certificate={
+            "finite_difference": float(gap.max()) if len(gap) else 0.0,
+            "random_share": float(share[length > 1e-12].mean()) if len(gap) else 0.0,
+        },
+        provenance=provenance(
+            model,
+            {"network": subject.name, "stage": name, "inputs": h, "region": region, "edits": edits},
+            seed,
+        ),
+    )
+
+
+def _makes_images(subject: Subject) -> None:
+    if subject.whole and subject.reads is None:
+        makers = [name for name in subject.model.networks if name != subject.name]
+        raise ValueError(
+            f"Network {subject.name!r} reads images and draws none, so its units have no drawing; take a network that "
+            f"makes them ({', '.join(makers) or 'this model has none'}), or deconvnet for what its units see."
+        )
+
+
+def _ground(
+    subject: Subject, stage: str, state: Tensor, h: Tensor, baseline: str, seed: int, edits: Sequence[Edit]
+) -> Tensor:
+    """The stage's state at its baseline, (units, …)."""
+    if baseline == "zero":
+        return torch.zeros_like(state[0])
+    if len(h) < _REFERENCES and subject.reads is not None:
+        return subject.state(subject.inputs(None, seed, _REFERENCES), stage, edits).mean(dim=0)
+    return state.mean(dim=0)
+
+
+def _weights(region: Any, images: Tensor) -> Tensor:
+    """Weights (height, width) that sum to 1 of a box or mask."""
+    if images.ndim != 4:
+        raise ValueError(f"Expected a network that gives images; got outputs {tuple(images.shape[1:])}.")
+    height, width = images.shape[2:]
+    given = to_tensor(region, images.device)
+    if given.shape == (4,):
+        top, left, bottom, right = (float(v) for v in given)
+        if not (0.0 <= top < bottom <= 1.0 and 0.0 <= left < right <= 1.0):
+            raise ValueError(f"A box is top, left, bottom, right as shares from 0 to 1; got {tuple(region)}.")
+        mask = torch.zeros(height, width, device=images.device)
+        first, start = int(top * height), int(left * width)
+        mask[first : max(first + 1, round(bottom * height)), start : max(start + 1, round(right * width))] = 1
+    elif given.shape == (height, width):
+        mask = given
+    else:
+        raise ValueError(
+            f"A region is a box of 4 shares or a mask ({height}, {width}); got shape {tuple(given.shape)}."
+        )
+    if not bool((mask >= 0).all()) or float(mask.sum()) <= 0:
+        raise ValueError("A region needs weights of at least 0, not all of them 0.")
+    return mask / mask.sum()
+
+
+def _names(subject: Subject, stage: str | None, width: int) -> tuple[str, ...]:
+    if stage is None and subject.reads is not None:
+        return tuple(subject.model.spaces[subject.reads].names)
+    return tuple(str(i) for i in range(width))

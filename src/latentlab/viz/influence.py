@@ -1,0 +1,72 @@
+"""How the way from latents over units to pixels is drawn: a matrix of shares, and what the strongest units paint."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from latentlab.analysis.influence import InfluenceByStage, LatentUnits
+from latentlab.viz import images
+from latentlab.viz.attribution import with_scale
+from latentlab.viz.drawing import Drawing, drawn
+from latentlab.viz.raster import matrix_picture
+
+
+@drawn(
+    LatentUnits,
+    row_gap="rows add up to 1 within {}",
+    held_correlation="shares and losses when held correlate by {}",
+    half_difference="halves of the codes differ by {} at most",
+    units_for_half="half of a latent in {} units",
+    units_for_half_null="of a random direction in {}",
+)
+def _latent_units(
+    result: LatentUnits, *, scale: int | None = None, rows: int = 10, columns: int = 14
+) -> Drawing:
+    latents = np.argsort(-np.asarray(result.effect), kind="stable")[:rows]
+    shares = np.asarray(result.matrix)[latents]
+    units = np.sort(np.argsort(-np.abs(shares).max(axis=0), kind="stable")[:columns])
+    null = np.asarray(result.null)[:, units].mean(axis=0)
+    table = matrix_picture(
+        np.concatenate([shares[:, units], null[None]]),
+        [*(result.dims[k] for k in latents), "random"],
+        [str(u) for u in units],
+        title="Share of each unit in what a latent does",
+        signed=True,
+    )
+    painted = np.asarray(result.painted)[latents]
+    limit = max(images.difference_limit(painted), images.difference_limit(result.changes[latents]))
+    wide = 3 + painted.shape[1]
+    scale = scale or images.fitting_scale(painted.shape, wide, cell=64)
+    cells, labels = [], []
+    for row, k in enumerate(latents):
+        ends = [images.to_pil(np.clip(p, 0, 1), scale) for p in result.images[k]]
+        signed = [result.changes[k], *painted[row]]
+        cells.append([*ends, *(images.difference(p, limit, scale=scale) for p in signed)])
+        units_of = result.painted_units[k][:3]
+        labels.append(f"{result.dims[k]}\nunits {', '.join(str(u) for u in units_of)}")
+    heads = ["low", "high", "change", *(f"unit no. {i + 1}" for i in range(painted.shape[1]))]
+    sheet = images.sheet(
+        cells, row_labels=labels, column_labels=heads, title="What the strongest units paint"
+    )
+    body = images.beside([table, with_scale(sheet, limit)], 12)
+    kind = "all routes pass here" if result.cut else "some routes go around"
+    left = f", {len(latents)} of {len(result.dims)} latents" if len(latents) < len(result.dims) else ""
+    return Drawing(body, f"Latents of {result.space} in the units of {result.address} ({kind}){left}")
+
+
+@drawn(InfluenceByStage, cuts="{} of the stages are passed by all routes")
+def _by_stage(result: InfluenceByStage, *, cell: int = 48) -> Drawing:
+    names = [f"{s}{'' if c else ' (around)'}" for s, c in zip(result.stages, result.cut, strict=True)]
+    values = np.concatenate([result.effective, np.asarray(result.effective_null)[None]])
+    effective = matrix_picture(
+        values, [*result.dims, "random"], names, title="Units that carry each latent", signed=False, cell=cell
+    )
+    top = matrix_picture(
+        np.stack([np.abs(m).max(axis=1) for m in result.matrices.values()], axis=1),
+        list(result.dims),
+        names,
+        title="Share of the strongest unit",
+        signed=False,
+        cell=cell,
+    )
+    return Drawing(images.beside([effective, top], 16), f"Latents of {result.space} through {result.network}")
