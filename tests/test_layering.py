@@ -47,6 +47,7 @@ LIBRARIES = {
     "lightning": {"training"},
     "umap": {"analysis", "metrics"},
     "captum": {"analysis", "metrics"},
+    "interpret": {"analysis"},
     "sklearn": {"analysis", "metrics", "data.sources"},
     **{library: {"viz", "export", "app"} for library in DRAWING},
 }

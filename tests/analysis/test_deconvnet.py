@@ -1,5 +1,7 @@
 """Deconvnet against a version of it written out by transposed convolutions, and against known edges."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -399,6 +401,20 @@ def test_errors_name_what_is_possible():
     ):
         with pytest.raises(ValueError, match=message):
             deconvnet(network, "encoder", "lines", x, **change)
+
+
+def test_threads_that_share_a_network_do_not_meet():
+    """Fails a rule kept in the module, in a hook or in a global."""
+    network, x = dcgan((1, 32, 32), 4, width=4)[1].eval(), images(4)
+
+    def call(rule):
+        return deconvnet(network, "discriminator", "conv3", x, rule=rule, n_units=2, count=2).projections
+
+    rules = backpropagation.RULES * 4
+    alone = {rule: call(rule) for rule in backpropagation.RULES}
+    with ThreadPoolExecutor(3) as pool:
+        for rule, found in zip(rules, pool.map(call, rules), strict=True):
+            assert np.array_equal(found, alone[rule])
 
 
 def test_it_is_repeatable_leaves_nothing_behind_and_can_be_kept(left_as_found, tmp_path):

@@ -6,6 +6,7 @@ much as plain arithmetic is slowed down there, and the numbers are printed eithe
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
@@ -302,8 +303,10 @@ def test_a_unit_goes_off_at_a_click_and_on_again(
     until(lambda: sheet.bounding_box()["width"] > 300)
     box, took = sheet.bounding_box(), []
     for column in range(6):  # six units of the first row, off one after the other
+        place = (box["x"] + (column + 0.5) * box["width"] / 8, box["y"] + 20)
+        page.mouse.click(*place)  # looks at it
         started, frames = time.monotonic(), metrics(page, "layers")["frames"]
-        page.mouse.click(box["x"] + (column + 0.5) * box["width"] / 8, box["y"] + 20)
+        page.mouse.click(*place)
         page.wait_for_function(f"() => window.__latentlab.layers.frames > {frames}", timeout=120_000)
         took.append(1000 * (time.monotonic() - started))
     page.get_by_text("Pixels changed").wait_for(timeout=120_000)
@@ -336,6 +339,49 @@ def test_the_stage_that_is_looked_at_survives_a_reload_and_stays_on_its_page(vis
     drawn(page, "traverse")
     settled(page)
     assert "stage=" not in page.evaluate("location.search")
+
+
+def test_from_the_graph_to_a_units_card_to_what_the_image_loses_without_it(visit, tmp_path: Path) -> None:
+    """Would catch: a card of another unit than the one clicked, and a switch whose effect is not the one shown."""
+    page = visit("/layers?run=full&image=1234")
+    drawn(page, "layers")
+    settled(page)
+    stages = [node.get_attribute("data-stage") for node in page.locator(".ll-stage").all()]
+    assert stages[0].startswith("encoder.") and stages[-1].startswith("generator.")
+    boxes = [
+        page.locator(f"[data-stage='{stage}']").bounding_box() for stage in stages if "generator" in stage
+    ]
+    assert all(a["x"] + a["width"] < b["x"] for a, b in itertools.pairwise(boxes)), "left to right"
+    assert len(page.locator(".ll-lines path").all()) == len(stages) + 2, (
+        "an edge a stage, and one to each end"
+    )
+    stage = "generator.deconv2"
+    page.locator(f"[data-stage='{stage}']").click()
+    page.wait_for_function("stage => location.search.includes(stage)", arg=f"stage={stage}")
+    settled(page)
+    sheet = page.locator("canvas.ll-sheet")
+    until(lambda: sheet.bounding_box()["width"] > 300)
+    box, grid = sheet.bounding_box(), metrics(page, "layers")["grid"]
+    size = grid["size"] + grid["gap"]
+    page.mouse.click(box["x"] + 2.5 * size, box["y"] + 0.5 * size)
+    page.get_by_text("Unit 2 of generator.deconv2").wait_for(timeout=120_000)
+    picture(page, "What unit 2 draws").wait_for(timeout=120_000)
+    settled(page)
+    assert metrics(page, "layers")["difference"]["largest"] == 0
+    page.get_by_role("button", name="Switch off").click()
+    page.wait_for_function("() => window.__latentlab.layers.difference.largest > 0", timeout=120_000)
+    page.get_by_text("Mean change").first.wait_for(timeout=120_000)
+    settled(page)
+    picture(page, "Original, edited and difference").wait_for(timeout=120_000)
+    assert page.locator(".ll-chip").inner_text().startswith(f"{stage}: unit 2 off")
+    assert page.get_by_role("button", name="Switch on").is_visible()
+    shoot(page, "layers-card", tmp_path)
+    page.get_by_role("button", name="Code").last.click()
+    page.get_by_text("analysis.compare_edits(").wait_for(timeout=120_000)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Switch on").click()
+    page.wait_for_function("() => window.__latentlab.layers.difference.largest === 0", timeout=120_000)
+    page.get_by_text("No edit yet.").wait_for(timeout=120_000)
 
 
 def test_a_category_has_a_button_for_each_kind_and_the_image_follows(visit, planted: dict[str, Run]) -> None:

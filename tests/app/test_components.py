@@ -552,7 +552,9 @@ def unit_centre(page, unit):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("server", ["live", "plain"])
-def test_a_click_switches_a_unit_off_and_the_picture_follows(server, request, visit, model, record_property):
+def test_a_second_click_switches_a_unit_off_and_the_picture_follows(
+    server, request, visit, model, record_property
+):
     page = visit(f"{request.getfixturevalue(server)}/?show=layers")
     page.wait_for_selector("canvas.ll-sheet[width]")
     until(lambda: page.locator("canvas.ll-sheet").bounding_box()["width"] > 400)
@@ -562,6 +564,9 @@ def test_a_click_switches_a_unit_off_and_the_picture_follows(server, request, vi
     effects = [np.abs(decoded(model, z, [Edit("generator.deconv2", (u,))]) - plain).max() for u in range(32)]
     unit = int(np.argmax(effects))
     assert effects[unit] > 4
+    page.mouse.click(*unit_centre(page, unit))  # looks at it, and changes nothing
+    until(lambda: f"generator.deconv2 ({unit},)" in state(page))
+    assert metrics(page, "layers")["difference"]["largest"] == 0
     page.mouse.click(*unit_centre(page, unit))
     until(lambda: f"'units': ({unit},)" in state(page))
     wait(page, "() => window.__latentlab.layers.difference.largest > 0")

@@ -179,3 +179,28 @@ def test_cuda_draws_the_cpus_images(sprites):
         assert images.device.type == "cuda"
         # A fused multiply-add may move a pixel on the very edge.
         assert (images.cpu() != here.images(indices)).float().mean() < 1e-5
+
+
+@pytest.mark.parametrize("options", [{}, {"color": True}, {"image_size": 32}])
+def test_masks_are_the_pixels_that_are_drawn(options):
+    # Would catch masks of another image, of the white grid's index for coloured ones, and shapes exchanged.
+    data = open_dataset("sprites", **options)
+    indices = data.sample(60, 3)
+    masks, images = data.masks(indices), data.images(indices)
+    assert data.mask_names == ("object", "square", "ellipse", "heart")
+    assert masks.dtype == torch.bool and masks.shape == (60, 4, *data.image_shape[1:])
+    assert torch.equal(masks[:, 0], images.amax(1) > 0)
+    shape = data.factors(indices)[:, data.factor_space.names.index("shape")]
+    for n in range(60):
+        assert (
+            torch.equal(masks[n, 1 + shape[n]], masks[n, 0]) and masks[n, 1:].sum() == masks[n, 0].sum() > 0
+        )
+
+
+def test_masks_do_not_see_a_noisy_background():
+    plain, noisy = open_dataset("sprites"), open_dataset("sprites", background="noise")
+    indices = plain.sample(20, 4)
+    assert torch.equal(plain.masks(indices), noisy.masks(indices))
+    assert torch.equal(plain.masks(indices.tolist()), plain.masks(indices))
+    with pytest.raises(ValueError, match=r"must be in 0\.\.737279"):
+        plain.masks([737_280])

@@ -29,20 +29,18 @@ def composed_network() -> StagedNetwork:
     wholes = nn.Conv2d(5, 2, 2 * REACH + 1, padding=REACH)
     fill = nn.Conv2d(2, 2, 2 * REACH + 1, padding=REACH, groups=2, bias=False)
     with torch.no_grad():
-        for layer in (lines, corners, wholes):
+        for layer, bias in ((lines, [-2.0] * 2), (corners, [-1.0] * 5), (wholes, [-3.0, 0.0])):
             layer.weight.zero_()
+            layer.load_state_dict({"weight": layer.weight, "bias": torch.tensor(bias)})
         lines.weight[0, 0, 1, :] = 1.0
         lines.weight[1, 0, :, 1] = 1.0
-        lines.bias.fill_(-2.0)
         for unit, (down, right) in enumerate(CORNERS.values()):
             corners.weight[unit, 0, 1, 1 + right] = 1.0
             corners.weight[unit, 1, 1 + down, 1] = 1.0
             corners.weight[unit, :, 1, 1] = -1.0  # where lines cross, none ends
             wholes.weight[0, unit, REACH - REACH * down, REACH - REACH * right] = 1.0
         corners.weight[4, :, 1, 1] = 1.0
-        corners.bias.fill_(-1.0)
         wholes.weight[1, 4, REACH, REACH] = 1.0
-        wholes.bias.copy_(torch.tensor([-3.0, 0.0]))
         fill.weight.fill_(1.0)
     stages = {
         "lines": nn.Sequential(lines, nn.ReLU()),

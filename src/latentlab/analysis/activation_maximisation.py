@@ -39,7 +39,8 @@ class MaximisedActivation(Result):
         selectivity: (units, units): what each unit (row) answers to the best input of each unit (column), as a share of
             what it answers to its own, both from its mean over the samples; 0 for a unit that nothing excites.
         agreement: mean correlation of the stage's answers to what the seeds found, each unit of the stage
-            standardised over the samples, (units,); NaN with one seed or fewer than three units in the stage.
+            standardised over the samples, (units,); NaN with one seed, fewer than three units in the stage, or a unit
+            that nothing excites.
         units: the units, (units,).
         summary: "mean", "max" or "centre".
         over: "pixels", "prior" or "latents".
@@ -85,6 +86,7 @@ def maximise_activation(
     n_seeds: int = 4,
     n_reference: int = 10_000,
     reference: Any = None,
+    smoothness: float = 0.0,
     rate: float = _RATE,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
@@ -112,6 +114,9 @@ def maximise_activation(
         n_seeds: independent ascents.
         n_reference: samples to compare with, drawn from the prior.
         reference: images (n, channels, height, width) in [0, 1] to compare with instead; over pixels only.
+        smoothness: over pixels, how many standard deviations of the samples' activations a unit of roughness costs (the
+            mean absolute step between neighbouring pixels, down and across). 0 for the largest activation, whose image
+            is black and white grain; about 10 to 100 for one to look at.
         rate: step size, in standard deviations of the prior for codes.
         seed: decides samples and starts.
         batch_size: inputs run at a time.
@@ -127,10 +132,10 @@ def maximise_activation(
     """
     if summary not in SUMMARIES:
         raise ValueError(f"summary must be one of {', '.join(SUMMARIES)}; got {summary!r}.")
-    if min(steps, n_seeds, batch_size) < 1 or n_reference < n_seeds or not rate > 0:
+    if min(steps, n_seeds, batch_size) < 1 or n_reference < n_seeds or not rate > 0 or smoothness < 0:
         raise ValueError(
-            "steps, n_seeds and batch_size must be at least 1, n_reference at least n_seeds and rate above 0; got "
-            f"{steps}, {n_seeds}, {batch_size}, {n_reference} and {rate}."
+            "steps, n_seeds and batch_size must be at least 1, n_reference at least n_seeds, rate above 0 and "
+            f"smoothness at least 0; got {steps}, {n_seeds}, {batch_size}, {n_reference}, {rate} and {smoothness}."
         )
     subject = subject_of(model, network)
     name, way = subject.network.stage_name(stage), _way(subject, over, reference)
@@ -148,8 +153,12 @@ def maximise_activation(
     groups = np.array_split(torch.randperm(len(samples), generator=chance).numpy(), n_seeds)
     starts = np.stack([group[answers[group][:, chosen].argmax(axis=0)] for group in groups], axis=1)
     rows, sampled = np.repeat(chosen, n_seeds), np.tile(np.arange(n_seeds) % 2 == 0, len(chosen))
+    mean, std = answers.mean(axis=0), answers.std(axis=0)
+    roughness = smoothness * std[rows]
     with evaluating(model):
-        found, ended = ascent.run(starts.ravel(), rows, sampled, steps, rate, batch_size, chance, progress)
+        found, ended = ascent.run(
+            starts.ravel(), rows, sampled, roughness, steps, rate, batch_size, chance, progress
+        )
     with inference(model):
         vectors = np.concatenate([to_numpy(ascent.answers(row[None])) for row in found])
         images = in_chunks(ascent.pictures, found, batch_size)
@@ -159,7 +168,6 @@ def maximise_activation(
     pick = (order + np.arange(len(chosen))[:, None] * n_seeds).ravel()
     shaped = (len(chosen), n_seeds)
     by_unit, images = reached[pick].reshape(shaped), images[pick].reshape(*shaped, *images.shape[1:])
-    mean, std = answers.mean(axis=0), answers.std(axis=0)
     scale = np.where(std > 0, std, 1.0)
     standard = (vectors[pick] - mean) / scale
     above = vectors[pick].reshape(*shaped, -1)[:, 0][:, chosen].T - mean[chosen, None]
@@ -180,8 +188,9 @@ def maximise_activation(
         "re_evaluated": float((np.abs(reached - ended) / np.maximum(np.abs(ended), 1e-6)).max()),
         "diagonal_share": float((np.diag(selectivity) > others).mean()),
     }
-    if np.isfinite(agreement).all():
-        proof |= {"agreement": float(agreement.min()), "agreement_by_chance": by_chance}
+    agreement = np.where(own[:, 0] > 0, agreement, np.nan)
+    if np.isfinite(agreement).any():
+        proof |= {"agreement": float(np.nanmin(agreement)), "agreement_by_chance": by_chance}
     if moved is not None:
         kept = to_numpy(moved)[np.arange(len(rows)), rows] / np.where(reached != 0, reached, 1.0)
         proof["shifted"] = float(kept[pick].reshape(shaped)[:, 0].min())
@@ -217,6 +226,7 @@ def maximise_activation(
                 "n_seeds": n_seeds,
                 "n_reference": len(samples),
                 "reference": reference,
+                "smoothness": smoothness,
                 "rate": rate,
             },
             seed,

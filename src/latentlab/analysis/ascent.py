@@ -70,6 +70,7 @@ class Ascent:
         starts: np.ndarray,
         units: np.ndarray,
         sampled: np.ndarray,
+        roughness: np.ndarray,
         steps: int,
         rate: float,
         batch_size: int,
@@ -78,7 +79,8 @@ class Ascent:
     ) -> tuple[Tensor, np.ndarray]:
         """Ascends from each of the samples ``starts`` (n,) towards its unit (n,).
 
-        Over pixels those not ``sampled``, bool (n,), leave from noise instead.
+        Over pixels those not ``sampled``, bool (n,), leave from noise instead, and ``roughness`` (n,) times the mean
+        step between neighbouring pixels is taken off the activation.
 
         Returns:
             The points of the largest activation, (n, …), and that activation, (n,).
@@ -86,13 +88,14 @@ class Ascent:
         starts_at = self.of_samples_in(starts, batch_size)
         rows = torch.as_tensor(units, device=starts_at.device)
         noiseless = torch.as_tensor(sampled, device=starts_at.device)
+        cost = torch.as_tensor(roughness, dtype=torch.float32, device=starts_at.device)
         choices = 1
         if self.region is not None:
             starts_at = self.region.inside(starts_at)
             options = self.region.choices(starts_at)
             choices = options.shape[1]
             starts_at, rows = options.flatten(0, 1), rows.repeat_interleave(choices)
-            noiseless = noiseless.repeat_interleave(choices)
+            noiseless, cost = (t.repeat_interleave(choices) for t in (noiseless, cost))
         climb = self._propose if self.region is not None and self.region.discrete else self._climb
         count = -(-len(rows) // batch_size)
         points, values = [], []
@@ -103,7 +106,9 @@ class Ascent:
                 if progress is not None:
                     progress(done + t, count * steps)
 
-            point, value = climb(starts_at[part], rows[part], noiseless[part], steps, rate, chance, told)
+            point, value = climb(
+                starts_at[part], rows[part], noiseless[part], cost[part], steps, rate, chance, told
+            )
             points.append(point)
             values.append(value)
         value = torch.cat(values).view(-1, choices)
@@ -140,6 +145,7 @@ class Ascent:
         starts: Tensor,
         rows: Tensor,
         noiseless: Tensor,
+        cost: Tensor,
         steps: int,
         rate: float,
         chance: torch.Generator,
@@ -153,7 +159,7 @@ class Ascent:
         unit: Any = 1.0
         if spectra is not None:
             here = spectra.draw(len(rows), chance)
-            slope = self._slope(here, rows, None)
+            slope = self._slope(here, rows, cost, None)
             # Noise that a rectifier silences gives no direction; and what suits a sample may be out of noise's reach.
             given = (slope == 0).flatten(1).all(dim=1) | noiseless
             here[given] = spectra.spectra(starts[given])
@@ -164,10 +170,10 @@ class Ascent:
             unit = torch.where(self.region.free, space.std, torch.zeros(space.dim)).to(here)
         with torch.no_grad():
             best = self._point(here)
-            most = self._values(best, rows)
+            most = self._aim(best, rows, cost)
         m, v = torch.zeros_like(here), torch.zeros_like(here)
         for t in range(1, steps + 1):
-            slope = self._slope(here, rows, chance)
+            slope = self._slope(here, rows, cost, chance)
             slope = slope * unit
             m = _BETAS[0] * m + (1.0 - _BETAS[0]) * slope
             square = slope.square()
@@ -183,23 +189,31 @@ class Ascent:
             if t % _LOOK == 0 or t == steps:
                 with torch.no_grad():
                     point = self._point(here)
-                    value = self._values(point, rows)
+                    value = self._aim(point, rows, cost)
                 better = value > most
                 most = torch.where(better, value, most)
                 best[better] = point[better]
             told(t)
-        return best, most
+        with torch.no_grad():
+            return best, self._values(best, rows)
+
+    def _aim(self, points: Tensor, rows: Tensor, cost: Tensor) -> Tensor:
+        values = self._values(points, rows)
+        if self._spectra is None:
+            return values
+        steps = points.diff(dim=2).abs().mean(dim=(1, 2, 3)) + points.diff(dim=3).abs().mean(dim=(1, 2, 3))
+        return values - cost * steps
 
     def _point(self, here: Tensor) -> Tensor:
         return here.clone() if self._spectra is None else self._spectra.images(here)
 
-    def _slope(self, here: Tensor, rows: Tensor, chance: torch.Generator | None) -> Tensor:
+    def _slope(self, here: Tensor, rows: Tensor, cost: Tensor, chance: torch.Generator | None) -> Tensor:
         with torch.enable_grad():
             free = here.detach().requires_grad_()
             point = free if self._spectra is None else self._spectra.images(free)
             if self._spectra is not None and chance is not None:
                 point = self._spectra.shifted(point, chance)
-            total = self._values(point, rows).sum()
+            total = self._aim(point, rows, cost).sum()
             (slope,) = torch.autograd.grad(total, free, allow_unused=True, materialize_grads=True)
         return slope
 
@@ -208,6 +222,7 @@ class Ascent:
         starts: Tensor,
         rows: Tensor,
         noiseless: Tensor,
+        cost: Tensor,
         steps: int,
         rate: float,
         chance: torch.Generator,

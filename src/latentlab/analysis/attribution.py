@@ -51,7 +51,7 @@ class Attribution(Result):
     The certificate holds ``completeness_gap``, the largest difference, over all pixels (or outputs), between the
     images' sum and the change; ``gap_share``, the same in ranges of the two outputs; ``image_sum_gap``, that of the
     sum over all pixels, which may be small where the pixels' are not; ``nodes``, how many nodes it took; and
-    ``tolerance``, the gap in ranges that was asked for.
+    ``gap_allowed``, the gap in ranges that was asked for.
     """
 
     images: np.ndarray
@@ -97,8 +97,8 @@ def integrated_gradients(
             a prior draw of ``seed``.
         baseline: its start, another one; None or "mean" is the prior mean of codes; images start "black" (None) or
             "grey"; a network alone starts from zeros.
-        network: name of the model's network. Of an encoder, each image belongs to one posterior mean, in prior
-            standard deviations.
+        network: name of the model's network. Of an encoder, each image belongs to one posterior mean (a category's
+            probability), in prior standard deviations.
         space: name of the codes' space, the model's first one where it is not given; the path is straight there.
         dims: latents by name or position, or names of blocks, each of which is then one image; None for all. The
             coordinates of a categorical block are one variable. Of an encoder, whose output.
@@ -159,7 +159,7 @@ def integrated_gradients(
             "gap_share": float(gap.abs().max()) / max(nodes.span, 1e-6),
             "image_sum_gap": abs(float(gap.sum())),
             "nodes": len(nodes.t),
-            "tolerance": tolerance,
+            "gap_allowed": tolerance,
         },
         provenance=provenance(
             model,

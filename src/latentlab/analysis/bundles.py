@@ -75,7 +75,7 @@ def edge_bundles(
     inputs: Any = None,
     *,
     network: str = "generator",
-    threshold: float = 0.1,
+    threshold: float = 0.2,
     groups_from: Any = None,
     groups_to: Any = None,
     n: int = 16,

@@ -141,6 +141,8 @@ class Damage:
             with torch.enable_grad():
                 m = torch.ones(len(part), self.units, device=part.device, requires_grad=True)
                 value = self.outcome(part, (Gated(self.stage, gates=m, baseline=self.baseline),)).sum()
+                if not value.requires_grad:  # an outcome that stops gradients, such as a quantised code
+                    continue
                 (slope,) = torch.autograd.grad(value, [m], allow_unused=True, materialize_grads=True)
             total += to_numpy(slope.abs().sum(0))
         return total / len(self.inputs)

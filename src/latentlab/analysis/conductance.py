@@ -121,8 +121,10 @@ def conductance(
     name = way.subject.network.stage_name(stage)
     a, b, start = ends_of(way, inputs, baseline, seed)
     reading = None if meter is None else meter_of(meter)
-    if reading is not None and way.subject.codes(a, ()) is not None:
-        raise ValueError("A meter reads images, and an encoder's outcome are codes; leave meter= out.")
+    if reading is not None and way.from_images:
+        raise ValueError(
+            f"A meter reads images, and network {way.subject.name!r} gives none; leave meter= out."
+        )
     read = (lambda x: x) if reading is None else reading.measure
     with evaluating(model):
         width = way.state(a, name).shape[1]

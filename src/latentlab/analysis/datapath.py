@@ -61,10 +61,11 @@ class Datapath(Result):
         tolerance: the R allowed.
         network: name of the network.
 
-    The certificate holds ``distance`` (``joint``), ``tolerance`` and whether it is kept (``within``); ``minimal``:
-    whether removing any one kept unit breaks its stage's limit, and the smallest R that this leads to
-    (``smallest_break``); ``prediction_gap``, the largest difference between predicted and true R; and at the last
-    stage the best of the random sets (``best_random``) and R of the sets by activation and by gradient.
+    The certificate holds ``masked_distance`` (``joint``), the ``tolerance`` and whether it is kept
+    (``within_tolerance``); ``minimal``: whether removing any one kept unit breaks its stage's limit, and the smallest R
+    that this leads to (``smallest_break``); ``prediction_gap``, the largest difference between predicted and true R;
+    and at the last stage the best of the random sets (``best_random_set``) and R of the sets by activation and by
+    gradient (``activation_set``, ``gradient_set``).
     """
 
     stages: tuple[str, ...]
@@ -220,15 +221,15 @@ def datapath(
         tolerance=float(tolerance),
         network=subject.name,
         certificate={
-            "distance": float(joint),
+            "masked_distance": float(joint),
             "tolerance": float(tolerance),
-            "within": bool(joint <= tolerance),
+            "within_tolerance": bool(joint <= tolerance),
             "minimal": all(bool((p.breaks > limit).all()) for p in found),
             "smallest_break": min(float(p.breaks.min()) for p in found),
             "prediction_gap": max(gaps, default=float("nan")),
-            "best_random": float(found[-1].random.min()),
-            "by_activation": found[-1].by_activation,
-            "by_gradient": found[-1].by_gradient,
+            "best_random_set": float(found[-1].random.min()),
+            "activation_set": found[-1].by_activation,
+            "gradient_set": found[-1].by_gradient,
         },
         provenance=provenance(
             model,

@@ -239,12 +239,12 @@ def check_units(units: Sequence[int] | None, width: int, address: str) -> np.nda
     return numbers.astype(np.int64)
 
 
-def cut_out(pictures: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def cut_out(pictures: np.ndarray, boxes: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
     """The boxes (units, count, 4) out of pictures (units, count, channels, height, width), NaN where they are small.
 
-    All are as large as the largest box.
+    All are of one ``size``, height and width, by default that of the largest box.
     """
-    high, wide = (int((boxes[..., i + 2] - boxes[..., i]).max()) for i in (0, 1))
+    high, wide = size or (int((boxes[..., i + 2] - boxes[..., i]).max()) for i in (0, 1))
     cut = np.full((*pictures.shape[:3], high, wide), np.nan, dtype=np.float32)
     for i, k in np.ndindex(*boxes.shape[:2]):
         top, left, bottom, right = boxes[i, k]

@@ -6,11 +6,13 @@ Internal to this package; ``jacobian``, ``pullback_metric`` and ``geodesic`` are
 from __future__ import annotations
 
 import copy
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +20,9 @@ from latentlab.analysis.inference import BATCH_SIZE, decoded, needs_encoder
 from latentlab.analysis.subject import subject_of
 from latentlab.latents import Categorical, Codebook, LatentSpace
 from latentlab.models.edits import Edit
+
+_FORWARD_MODE = threading.RLock()
+"""Torch counts the levels of its forward mode for the whole process: two threads in it at once raise errors."""
 
 
 def outcome(
@@ -88,7 +93,8 @@ def pushforward(
     at, along = points.repeat_interleave(rows, dim=0), ways.flatten(0, 1)
     parts, done = [], 0
     for p, d in zip(at.split(batch_size), along.split(batch_size), strict=True):
-        parts.append(torch.func.jvp(f, (p,), (d.contiguous(),))[1])
+        with _FORWARD_MODE:
+            parts.append(torch.func.jvp(f, (p,), (d.contiguous(),))[1])
         done += len(p)
         if progress is not None:
             progress(done, len(at))
@@ -140,9 +146,14 @@ def central_difference(f: Callable[[Tensor], Tensor], points: Tensor, along: Ten
     return (f(points + step * along) - f(points - step * along)) / (2.0 * step)
 
 
+def random_direction(shape: Sequence[int], seed: int) -> Tensor:
+    """Normal numbers, float64; not those that codes of the same seed are made of, along which styles stand still."""
+    return torch.as_tensor(np.random.default_rng([seed, 3]).standard_normal(tuple(shape)))
+
+
 @cache
 def _forward_mode() -> None:
     """Lets torch load its forward mode, which warns of a deprecation of its own the first time."""
-    with warnings.catch_warnings():
+    with _FORWARD_MODE, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))

@@ -18,7 +18,7 @@ import torch
 
 from latentlab.files import atomic_write
 from latentlab.models.edits import Edit
-from latentlab.models.style_gan import W, W_PLUS
+from latentlab.models.style_gan import W_PLUS, W
 
 FORMAT = 1
 _VANISHED = 1e-6
@@ -73,7 +73,9 @@ class Direction:
             raise ValueError("A direction's vector must not be 0 throughout.")
         if not (math.isfinite(self.step) and self.step > 0.0):
             raise ValueError(f"A direction's step must be a number above 0; got {self.step}.")
-        if abs(length - 1.0) > 1e-6:  # a unit vector is kept to the last bit, so that files give back what they got
+        if (
+            abs(length - 1.0) > 1e-6
+        ):  # a unit vector is kept to the last bit, so that files give back what they got
             numbers = numbers / length
         object.__setattr__(self, "vector", tuple(float(v) for v in numbers))
         object.__setattr__(self, "step", float(self.step))
@@ -159,7 +161,8 @@ class Direction:
             return table.ravel()
         if space != self.space:
             raise ValueError(
-                f"Direction {self.name!r} was found in space {self.space!r} and can't be applied to codes of {space!r}; "
+                f"Direction {self.name!r} was found in space {self.space!r} and can't be applied to codes of "
+                f"{space!r}; "
                 "carry the codes over with model.map, or look for a direction there."
             )
         if self.layers is not None:
@@ -178,7 +181,9 @@ class Direction:
             ValueError: for a direction of a space, which is applied to codes.
         """
         if self.stage is None:
-            raise ValueError(f"Direction {self.name!r} belongs to space {self.space!r}; use apply(codes, steps).")
+            raise ValueError(
+                f"Direction {self.name!r} belongs to space {self.space!r}; use apply(codes, steps)."
+            )
         shifts: dict[float, list[int]] = {}
         for unit, value in enumerate(float(steps) * self.displacement):
             if value != 0.0:
@@ -228,7 +233,9 @@ class Direction:
         rest -= basis @ (basis.T @ rest)
         names = ", ".join(repr(o.name) for o in others)
         if np.linalg.norm(rest) < _VANISHED:
-            raise ValueError(f"Nothing of direction {self.name!r} is left without {names}: it lies in their span.")
+            raise ValueError(
+                f"Nothing of direction {self.name!r} is left without {names}: it lies in their span."
+            )
         name = f"{self.name} without {', '.join(o.name for o in others)}"
         return replace(self, name=name, vector=tuple(rest / np.linalg.norm(rest)), method="conditioned")
 
@@ -256,7 +263,7 @@ class Direction:
             raise ValueError(
                 f"A direction has the keys {', '.join(sorted(known))}, name and vector among them; got {keys}."
             )
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()}
         try:
             return cls(**values)
         except TypeError as error:

@@ -53,7 +53,8 @@ class DirectionEffects(Result):
         meters: names of the meters.
 
     The certificate holds ``loop_difference``, the largest difference between batched images and one decoded alone;
-    ``zero_step_change``, the largest change of an image by 0 steps; and ``beyond_random``, the share of the matrix that is significant.
+    ``zero_step_change``, the largest change of an image by 0 steps; and ``beyond_random``, the share of the
+    matrix that is significant.
     """
 
     effect: np.ndarray

@@ -31,7 +31,7 @@ from latentlab.analysis.traversal import Traversal
 from latentlab.latents import UNORDERED, LatentSpace
 from latentlab.models.contract import space_of, weights_digest
 from latentlab.models.edits import Edit
-from latentlab.models.style_gan import W, W_PLUS
+from latentlab.models.style_gan import W_PLUS, W
 
 STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 _DRAWS = 4096
@@ -183,7 +183,9 @@ def listed(given: Any, model: Any) -> tuple[Direction, ...]:
     return tuple(found)
 
 
-def move(model: Any, codes: Tensor, space: str, direction: Direction, steps: Any) -> tuple[Tensor, str, tuple]:
+def move(
+    model: Any, codes: Tensor, space: str, direction: Direction, steps: Any
+) -> tuple[Tensor, str, tuple]:
     """Codes (n, dim) moved along a direction: what to decode, in which space, with which edits.
 
     The codes are carried on to the direction's space where a map leads there.
@@ -227,7 +229,9 @@ def random_directions(direction: Direction, n: int, seed: int, coordinates: np.n
     where = np.arange(table.shape[1]) if coordinates is None else coordinates
     table[:, where] = rng.standard_normal((n, len(where)))
     return [
-        Direction(f"random{i}", tuple(row), direction.space, direction.stage, direction.step, direction.layers)
+        Direction(
+            f"random{i}", tuple(row), direction.space, direction.stage, direction.step, direction.layers
+        )
         for i, row in enumerate(table)
     ]
 
@@ -263,9 +267,7 @@ def traverse_direction(
     """
     given = listed(directions, model)
     place = space_of(model, space)
-    start = (
-        draw_codes(model, 1, seed, place.name)[:1] if z is None else as_codes(model, z, space=space)[:1]
-    )
+    start = draw_codes(model, 1, seed, place.name)[:1] if z is None else as_codes(model, z, space=space)[:1]
     values = np.asarray(list(steps), dtype=float)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
         raise ValueError(f"steps must be finite numbers, at least one; got {steps!r}.")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from latentlab.analysis.inference import check_seed, inference, to_numpy
 from latentlab.analysis.overlap import THRESHOLDS, Stretch, match
@@ -87,6 +86,8 @@ def emergence(
     progress: Callable[[int, int], object] | None = None,
 ) -> Emergence:
     """Scores each stage of a network for concepts of each level.
+
+    A flat stage has no map, so its units are on or off in the whole image: it is told by its probe, hardly by its IoU.
 
     Args:
         model: a model, or a staged network itself.
@@ -251,6 +252,8 @@ def _probe(features: np.ndarray, present: np.ndarray, seed: int) -> tuple[np.nda
 
 def _area(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Area under the receiver operating curve of each column; ties count half."""
+    from scipy.stats import rankdata
+
     ranks = rankdata(scores, axis=0)
     positive = labels.sum(axis=0)
     negative = len(labels) - positive

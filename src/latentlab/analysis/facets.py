@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, leaves_list, linkage, optimal_leaf_ordering
-from scipy.spatial.distance import squareform
-from sklearn.metrics import silhouette_score
 
 from latentlab.analysis.inference import BATCH_SIZE, as_codes, check_seed, draw_codes, inference, to_numpy
 from latentlab.analysis.results import Result, provenance
@@ -53,8 +50,9 @@ class UnitFacets(Result):
 
     The certificate holds ``silhouette``, that of the clusters shown, and ``silhouette_null``, the 95 % quantile of the
     shuffled ones: below it the clusters are no more than chance; ``ordering_cost``, the sum of distances between
-    neighbours in the order, and ``ordering_null``, the first percentile of 999 random orders; ``silent``, the share of
-    units that never change; and ``loop_difference``, between responses of the batch and of its last input alone.
+    neighbours in the order, and ``ordering_null``, the first percentile of 999 random orders; ``silent_units``, the
+    share of units that never change; and ``loop_difference``, between responses of the batch and of its last input
+    alone.
 
     References:
         Towards better analysis of deep convolutional neural networks (Liu et al., 2017),
@@ -122,6 +120,9 @@ def unit_facets(
     Raises:
         ValueError: on factors that don't fit the inputs, fewer than 3 units that change, or numbers out of range.
     """
+    from scipy.cluster.hierarchy import fcluster, leaves_list, optimal_leaf_ordering  # slow to import
+    from scipy.spatial.distance import squareform
+
     subject = subject_of(model, network)
     edits = subject.check(edits)
     if bins < 2 or n < 2 or most_clusters < 2 or draws < 1 or batch_size < 1:
@@ -192,7 +193,7 @@ def unit_facets(
             "silhouette_null": float(np.quantile(null_silhouettes, 0.95)),
             "ordering_cost": _cost(distances, leaves),
             "ordering_null": float(np.quantile(random, 0.01)),
-            "silent": float(1.0 - live.mean()),
+            "silent_units": float(1.0 - live.mean()),
             "loop_difference": float(np.abs(alone[0] - responses[-1]).max()),
         },
         provenance=provenance(
@@ -271,6 +272,10 @@ def _tree(
     profiles: np.ndarray, most: int, number: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Average linkage of 1 - correlation, the silhouette for each number of clusters tried, and the distances."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+    from sklearn.metrics import silhouette_score
+
     unit = profiles - profiles.mean(axis=1, keepdims=True)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     distances = np.clip(1.0 - unit @ unit.T, 0.0, 2.0)

@@ -26,6 +26,8 @@ def directional_derivative(f: Callable[[Tensor], Tensor], at: Tensor, along: Ten
     with torch.enable_grad():
         point = at.detach().requires_grad_()
         value = f(point)
+        if not value.requires_grad:
+            return torch.zeros_like(value)
         weights = torch.zeros_like(value, requires_grad=True)
         (backward,) = torch.autograd.grad(
             value, [point], weights, create_graph=True, allow_unused=True, materialize_grads=True

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.extmath import randomized_svd
 
 from latentlab.analysis.directions import Directions, home_space, layers_of, lengths, ordered, signed
 from latentlab.analysis.inference import (
@@ -78,8 +77,8 @@ def ganspace(
 
     References:
         GANSpace: discovering interpretable GAN controls (Harkonen et al., 2020), https://arxiv.org/abs/2004.02546.
-        They draw 300,000 codes, take 80 components and find them batch by batch; here 2000 and 10 by default, with what two halves agree on
-        shown beside each.
+        They draw 300,000 codes, take 80 components and find them batch by batch; here 2000 and 10 by default,
+        with what two halves agree on shown beside each.
     """
     seed = check_seed(seed)
     subject = subject_of(model, network)
@@ -184,18 +183,28 @@ Basis = tuple[np.ndarray, np.ndarray]
 
 def _components(h: np.ndarray, n: int, seed: int) -> Basis:
     """Mean (p,) and the first principal components (n, p) of features (rows, p)."""
+    from sklearn.utils.extmath import randomized_svd
+
     mean = h.mean(axis=0, dtype=np.float64).astype(np.float32)
-    _, _, found = randomized_svd(h - mean, n, n_oversamples=20, n_iter=6, random_state=seed % 2**32)
+    _, _, found = randomized_svd(
+        h - mean,
+        n,
+        n_oversamples=20,
+        n_iter=6,  # pyright: ignore[reportArgumentType]
+        random_state=seed % 2**32,
+    )
     return mean, found
 
 
 def _residual(h: np.ndarray, basis: Basis) -> float:
-    """How far the components (n, p) are from eigenvectors of the features' covariance, as a share of the first value."""
+    """How far the components (n, p) are from eigenvectors of the covariance, as a share of the first value."""
     mean, components = basis
     coordinates = (h - mean) @ components.T
     images = (coordinates.T @ (h - mean)) / len(h)
     values = (coordinates**2).mean(axis=0)
-    return float(np.linalg.norm(images - values[:, None] * components, axis=1).max() / max(values.max(), 1e-12))
+    return float(
+        np.linalg.norm(images - values[:, None] * components, axis=1).max() / max(values.max(), 1e-12)
+    )
 
 
 def _directions(

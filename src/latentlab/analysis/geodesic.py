@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
-from scipy.optimize import minimize
 from torch import Tensor
 
 from latentlab.analysis.derivatives import directions_at, ordered_rows, outcome, pushforward
@@ -127,6 +125,8 @@ def geodesic(
         Latent space oddity: on the curvature of deep generative models (Arvanitidis et al., 2018), whose decoder's
         variance grows off the data; here a distance to data codes takes that part, and only where it is asked for
     """
+    from scipy.optimize import minimize
+
     place = space_of(model, space)
     for name, value, low in (("steps", steps, 2), ("knots", knots, 1), ("grid", grid, 4), ("most", most, 1)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
@@ -170,7 +170,8 @@ def geodesic(
 
     with evaluating(model):
         first, slope = energy(weights)
-        if first > 0.0:
+        moves = first > 0.0 and not torch.equal(a, b)
+        if moves:
             found = minimize(
                 lambda w: tuple(part / first for part in energy(w)),
                 weights,
@@ -205,7 +206,7 @@ def geodesic(
             z[0], z[-1], line[0], line[-1] = a, b, a, b
             images, straight_images = in_chunks(f, z, batch_size), in_chunks(f, line, batch_size)
             accelerations = {}
-            if support_weight == 0.0:
+            if support_weight == 0.0 and moves:
                 for name, ws, lengths in (
                     ("acceleration", w, hops),
                     ("straight_acceleration", straight, straight_hops),
@@ -265,6 +266,8 @@ class _Curve:
     """A straight line plus a cubic spline that is 0 at both ends, in the coordinates that are free."""
 
     def __init__(self, a: Tensor, b: Tensor, place: Any, free: Sequence[int], knots: int) -> None:
+        from scipy.interpolate import CubicSpline
+
         self.a, self.b, self.place, self.free = a, b, place, list(free)
         rows = np.eye(knots + 2)[:, 1:-1]
         self.spline = CubicSpline(np.linspace(0.0, 1.0, knots + 2), rows, bc_type="natural")
@@ -275,7 +278,7 @@ class _Curve:
         basis = torch.as_tensor(self.spline(t), dtype=self.a.dtype, device=self.a.device)
         bend = torch.zeros(len(t), len(self.a), dtype=self.a.dtype, device=self.a.device)
         bend = bend.index_add(1, torch.as_tensor(self.free, device=self.a.device), basis @ w)
-        codes = (1.0 - position) * self.a + position * self.b + bend
+        codes = self.a + position * (self.b - self.a) + bend
         for block in self.place.blocks:
             if isinstance(block.prior, Uniform):
                 where = self.place.slice(block.name)

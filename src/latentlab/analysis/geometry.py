@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from latentlab.analysis.derivatives import directions_at, in_double, ordered_rows, outcome, pushforward
+from latentlab.analysis.derivatives import (
+    directions_at,
+    in_double,
+    ordered_rows,
+    outcome,
+    pushforward,
+    random_direction,
+)
 from latentlab.analysis.inference import (
     BATCH_SIZE,
     as_codes,
@@ -184,6 +191,7 @@ def gram(
     likelihood: str = "gaussian",
     scale: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
+    """The metric (n, rows, rows), float64, at codes (n, dim), by the coordinates ``rows``."""
     ways = directions_at(place, codes, rows)
     j = pushforward(f, codes, ways, batch_size).double().flatten(2)
     if likelihood == "bernoulli":
@@ -230,7 +238,7 @@ def _length_gap(
     seed: int,
 ) -> tuple[float, str]:
     codes, metric = codes[:4], metric[:4]
-    weights = torch.randn(len(rows), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    weights = random_direction((len(rows),), seed)
     weights = (weights / weights.norm()).to(codes.device)
     along = torch.einsum("r,nrd->nd", weights, directions_at(place, codes, rows).double())
     claimed = torch.einsum("nij,i,j->n", metric, weights, weights)

@@ -115,7 +115,7 @@ def interpolate(
             model, a, b, steps=int(steps), edits=edits, space=space, batch_size=batch_size, progress=progress
         )
         kept = ("length_ratio", "acceleration", "straight_acceleration", "converged")
-        z, more = found.z, {name: found.certificate[name] for name in kept}
+        z, more = found.z, {name: found.certificate[name] for name in kept if name in found.certificate}
     z = z.astype(np.float32)
     around = None if data_codes is None else Neighbourhood(model, data_codes, space)
     neighbours = None if around is None else around.near(z)

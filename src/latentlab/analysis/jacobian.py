@@ -24,6 +24,7 @@ from latentlab.analysis.derivatives import (
     outcome,
     pullback,
     pushforward,
+    random_direction,
 )
 from latentlab.analysis.inference import (
     BATCH_SIZE,
@@ -127,7 +128,8 @@ def jacobian(
             derivative, or where it would hold more than 2**27 numbers.
 
     References:
-        Feature-based metrics for exploring the latent space of generative models (Laine, 2018); here plain pixels
+        The geometry of deep generative image models and its applications (Wang and Ponce, 2021), for singular
+        directions; there of a perceptual distance, here of plain pixels
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}.")
@@ -219,13 +221,12 @@ def _finite_difference(
     seed: int,
 ) -> float:
     points, found = points[:_CHECKED].double(), found[:_CHECKED].double()
-    generator = torch.Generator().manual_seed(seed)
     if ways is not None:
-        weights = torch.randn(ways.shape[1], generator=generator, dtype=torch.float64).to(points)
+        weights = random_direction(ways.shape[1:2], seed).to(points)
         along = torch.einsum("r,nr...->n...", weights, ways[:_CHECKED].double())
         claimed = torch.einsum("r,nr...->n...", weights, found).flatten(1)
     else:
-        along = torch.randn(points.shape, generator=generator, dtype=torch.float64).to(points)
+        along = random_direction(points.shape, seed).to(points)
         claimed = torch.einsum("nrp,np->nr", found.flatten(2), along.flatten(1))
     size = along.flatten(1).norm(dim=1).max().clamp_min(math.ulp(0.0))
     if precise is not None:

@@ -155,7 +155,7 @@ def _small_steps(
 ) -> tuple[Tensor, str]:
     """Central differences (n, 2, pixels) along two coordinates."""
     precise = in_double(model, "generator", None, place, edits, codes[:1])
-    g, h = (f, 3e-3) if precise is None else (precise, 1e-4)
+    g, h = (f, 3e-3) if precise is None else (precise, 1e-5)
     codes = codes if precise is None else codes.double()
     ways = directions_at(place, codes, pair)
     found = [central_difference(g, codes, ways[:, i], h).double().flatten(1) for i in (0, 1)]

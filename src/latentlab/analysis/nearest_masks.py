@@ -63,7 +63,7 @@ class NearestMasks:
         return found, best
 
 
-def nearest_masks(data: Any, *, n: int = 1024, sweeps: int = 3, seed: int = 0) -> NearestMasks:
+def nearest_masks(data: Any, *, n: int = 4096, sweeps: int = 3, seed: int = 0) -> NearestMasks:
     """A segment function: an image gets the masks of the nearest image, in pixels, that a data set can draw.
 
     The search starts at the nearest of ``n`` samples and then goes through the factors, taking the best value of each,

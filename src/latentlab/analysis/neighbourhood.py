@@ -52,7 +52,7 @@ class Neighbourhood:
             torch.cdist(part, self.codes).kthvalue(self.count + 1, dim=1).values
             for part in self.codes.split(_CHUNK)
         ]
-        self.radius = float(torch.cat(own).median())
+        self.radius = float(torch.cat(own).quantile(0.5))
         if self.radius == 0.0:
             raise ValueError(
                 "data_codes hold each code many times over, so they have no distance of their own."
@@ -60,7 +60,7 @@ class Neighbourhood:
 
     def near(self, codes: Any) -> np.ndarray:
         """How many of the data's codes lie within the radius of each of codes (n, dim), int (n,)."""
-        given = torch.as_tensor(np.asarray(codes), dtype=self.codes.dtype, device=self.codes.device)
+        given = torch.as_tensor(np.array(codes), dtype=self.codes.dtype, device=self.codes.device)
         distances = torch.cdist(given[:, self.ordered], self.codes)
         return (distances <= self.radius).sum(dim=1).cpu().numpy()
 

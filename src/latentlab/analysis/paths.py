@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_NARROWEST = 1e-7
 _ORDER = 2  # more nodes a panel see no more of a kink
 
 
@@ -28,7 +29,8 @@ class Linearised:
     def __init__(self, function: Callable[[Tensor], Tensor], rows: Tensor) -> None:
         with torch.enable_grad():
             self._rows = rows.detach().clone().requires_grad_(True)
-            self._value = function(self._rows)
+            # A copy, since a foreign module's in-place layer may write into what it is given.
+            self._value = function(self._rows.clone())
         self.value = self._value.detach()
 
     def backward(self, weights: Tensor) -> Tensor:
@@ -157,7 +159,11 @@ def nodes_of(
         # What counts is what a panel misses where the sum still misses too much.
         gaps = residuals[:, total > allowed].abs().amax(dim=1).cpu().numpy()
         ranked = np.argsort(-gaps)
-        worst = [i for i in ranked[: max(1, min(room, len(panels) // 2))] if gaps[i] >= gaps[ranked[0]] / 8]
+        bad = ranked[: max(1, min(room, len(panels) // 2))]
+        bad = [i for i in bad if gaps[i] >= gaps[ranked[0]] / 8]
+        worst = [i for i in bad if panels[i][1] - panels[i][0] > _NARROWEST]
+        if not worst:  # what is missed is a jump
+            break
         edges = np.sort(np.concatenate([edges, [(panels[i][0] + panels[i][1]) / 2 for i in worst]]))
     t, w = gauss_legendre(np.stack([edges[:-1], edges[1:]], axis=1), order)
     return Nodes(t.ravel(), w.ravel(), gap, span, values[0.0], values[1.0])

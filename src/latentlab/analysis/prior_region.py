@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 
 import torch
-from scipy.stats import chi
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -29,8 +28,10 @@ class PriorRegion:
     """
 
     def __init__(self, space: LatentSpace) -> None:
+        from scipy.stats import chi
+
         self.space = space
-        at = {
+        at: dict[type, Tensor] = {
             kind: torch.zeros(space.dim, dtype=torch.bool)
             for kind in (Normal, Uniform, Categorical, Codebook)
         }
@@ -59,6 +60,8 @@ class PriorRegion:
 
     def radius_percentiles(self, codes: Tensor) -> Tensor | None:
         """Share of the prior, in per cent, whose normal coordinates are nearer to 0, (n,); None without any."""
+        from scipy.stats import chi
+
         if not self._normal.any():
             return None
         radius = codes[:, self._normal.to(codes.device)].norm(dim=1).cpu().numpy()

@@ -18,13 +18,24 @@ from latentlab.analysis.directions import Directions, home_space, layers_of, len
 from latentlab.analysis.inference import check_seed, decoded, device_of, inference
 from latentlab.analysis.results import provenance
 from latentlab.models.contract import space_of
-from latentlab.models.style_gan import W, W_PLUS
+from latentlab.models.style_gan import W_PLUS, W
 
 _WEIGHTED = {
     "linear", "matmul", "__matmul__", "mm", "addmm", "bmm", "baddbmm", "einsum", "conv1d", "conv2d", "conv3d",
     "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "bilinear", "embedding",
 }  # fmt: skip
-_SHAPING = {"view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "contiguous", "clone", "to", "float"}
+_SHAPING = {
+    "view",
+    "reshape",
+    "flatten",
+    "unflatten",
+    "unsqueeze",
+    "squeeze",
+    "contiguous",
+    "clone",
+    "to",
+    "float",
+}
 _NORMALISING = {"batch_norm"}
 _CHECKS = 4
 
@@ -79,7 +90,7 @@ def first_affine(model: Any, space: str, layers: Iterable[int] | None = None) ->
 
     Every map with weights that reads the code itself (or a part or a view of it) has its rows in A: one in most
     generators, one a level in a ladder, one a style in a style-based one. Batch normalisation behind it is folded in.
-    A is measured, by running the code 0 and the unit vectors, so that whatever scales weights as they are used is in it.
+    A is measured, by running the code 0 and the unit vectors, so whatever scales weights as they are used is in it.
 
     Args:
         model: a generative model.
@@ -207,9 +218,7 @@ def sefa(
             "random_gain": float(np.linalg.norm(matrix @ chance.T, axis=0).mean()),
             "covered": float(squares[:count].sum() / max(squares.sum(), 1e-12)),
         },
-        provenance=provenance(
-            model, {"n": n, "layers": chosen, "space": name, "normalise": normalise}, seed
-        ),
+        provenance=provenance(model, {"n": n, "layers": chosen, "space": name, "normalise": normalise}, seed),
     )
 
 
@@ -217,5 +226,3 @@ def _count(n: Any, most: int) -> int:
     if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= most:
         raise ValueError(f"n must be a whole number from 1 to {most}; got {n!r}.")
     return n
-
-

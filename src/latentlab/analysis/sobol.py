@@ -54,9 +54,9 @@ class Sobol(Result):
         space: name of the codes' space.
 
     The certificate holds ``sum_first``, the sum of the first-order shares (at most 1 for independent latents);
-    ``additivity_gap``, 1 minus it: interactions, and latents that were not asked for; ``negative``, the sum of negative
-    first-order shares; ``first_error`` and ``total_error``, the largest standard errors; ``null``, the larger of the
-    two null shares; and ``calls``, how many codes were run.
+    ``additivity_gap``, 1 minus it: interactions, and latents that were not asked for; ``negative_shares``, the sum of
+    negative first-order shares; ``first_error`` and ``total_error``, the largest standard errors;
+    ``undriven_share``, the larger of the two null shares; and ``codes_run``, how many codes were run.
     """
 
     first: np.ndarray
@@ -204,11 +204,11 @@ def sobol(
         certificate={
             "sum_first": float(first.sum()),
             "additivity_gap": float(1.0 - first.sum()),
-            "negative": float(np.minimum(first, 0.0).sum()),
+            "negative_shares": float(np.minimum(first, 0.0).sum()),
             "first_error": float(draws[:, 0].std(axis=0).max()),
             "total_error": float(draws[:, 1].std(axis=0).max()),
-            "null": max(abs(null_first), abs(null_total)),
-            "calls": swaps.calls,
+            "undriven_share": max(abs(null_first), abs(null_total)),
+            "codes_run": swaps.calls,
         },
         provenance=provenance(
             model,

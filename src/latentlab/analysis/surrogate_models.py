@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 KINDS = ("ridge", "logistic", "tree", "ebm")
-_LEAVES, _PAIRS, _GRID = 16, 10, 64
+_LEAVES, _PAIRS, _GRID, _ROUNDS = 16, 10, 64, 1000
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,13 @@ class Simple:
 
 
 def fit_simple(
-    kind: str, x: np.ndarray, y: np.ndarray, names: Sequence[str], seed: int, squares: bool = False
+    kind: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    names: Sequence[str],
+    seed: int,
+    squares: bool = False,
+    light: bool = False,
 ) -> Simple:
     """Fits one simple model.
 
@@ -55,13 +61,14 @@ def fit_simple(
         names: names of the features.
         seed: decides what chance decides, below 2**32.
         squares: for "ridge" and "logistic", also a term for the square of each feature.
+        light: for "ebm", fewer rounds and interactions, for refits that only the largest terms are wanted of.
 
     Raises:
         ImportError: for "ebm" where interpret-core is not installed.
     """
     if kind in ("ridge", "logistic"):
         return _linear(kind, x, y, names, squares)
-    return _tree(x, y, names, seed) if kind == "tree" else _additive(x, y, names, seed)
+    return _tree(x, y, names, seed) if kind == "tree" else _additive(x, y, names, seed, light)
 
 
 def fit_ceiling(x: np.ndarray, y: np.ndarray, seed: int, binary: bool) -> Callable[[np.ndarray], np.ndarray]:
@@ -136,16 +143,26 @@ def _tree(x: np.ndarray, y: np.ndarray, names: Sequence[str], seed: int) -> Simp
     )
 
 
-def _additive(x: np.ndarray, y: np.ndarray, names: Sequence[str], seed: int) -> Simple:
+def _additive(x: np.ndarray, y: np.ndarray, names: Sequence[str], seed: int, light: bool) -> Simple:
     try:
         from interpret.glassbox import ExplainableBoostingRegressor
     except ImportError:
         raise ImportError(
             "An explainable boosting machine needs interpret-core: pip install latentlab[surrogates]."
         ) from None
-    most = min(_PAIRS, len(names) * (len(names) - 1) // 2)
+    most = min(_PAIRS // 2 if light else _PAIRS, len(names) * (len(names) - 1) // 2)
+    # What a generator draws has no noise that would ever end the boosting: the rounds are bounded instead.
     model = ExplainableBoostingRegressor(
-        feature_names=list(names), interactions=most, outer_bags=4, n_jobs=1, random_state=seed
+        feature_names=list(names),
+        interactions=most,
+        outer_bags=1 if light else 2,
+        max_rounds=_ROUNDS // 4 if light else _ROUNDS,
+        max_bins=256,
+        max_interaction_bins=32,
+        smoothing_rounds=100,
+        interaction_smoothing_rounds=25,
+        n_jobs=1,
+        random_state=seed,
     ).fit(x, y)
     terms = tuple(" & ".join([str(names[i]) for i in term]) for term in model.term_features_)
     middle = np.median(x, axis=0)
@@ -165,8 +182,7 @@ def _additive(x: np.ndarray, y: np.ndarray, names: Sequence[str], seed: int) -> 
             cuts = np.asarray(model.bins_[term[0]][0], dtype=float)
             scores = np.asarray(model.term_scores_[k])[1:-1]
             if len(cuts) and scores.ndim == 1 and len(scores) == len(cuts) + 1:
-                at = int(np.argmax(np.abs(np.diff(scores))))
-                steps.append((terms[k], float(cuts[at]), float(np.diff(scores)[at])))
+                steps.append((terms[k], *_step(cuts, np.diff(scores))))
     return Simple(
         model.predict,
         terms,
@@ -175,3 +191,20 @@ def _additive(x: np.ndarray, y: np.ndarray, names: Sequence[str], seed: int) -> 
         pairs=pairs,
         splits=tuple(sorted(steps, key=lambda step: -abs(step[2]))),
     )
+
+
+def _step(cuts: np.ndarray, rises: np.ndarray) -> tuple[float, float]:
+    """Where an additive model's contribution rises or falls most, and by how much.
+
+    The rises beside the largest belong to it, while they have its sign and a tenth of its size: resampling spreads one
+    step over neighbouring cuts.
+    """
+    first = last = int(np.argmax(np.abs(rises)))
+    same = rises * np.sign(rises[first]) >= 0.1 * abs(rises[first])
+    while first > 0 and same[first - 1]:
+        first -= 1
+    while last + 1 < len(rises) and same[last + 1]:
+        last += 1
+    part = rises[first : last + 1]
+    total = float(part.sum())
+    return float((cuts[first : last + 1] * part).sum() / total) if total else float(cuts[first]), total

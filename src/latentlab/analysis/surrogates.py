@@ -6,7 +6,7 @@ that are drawn here, never labels of a data set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,9 @@ from torch import Tensor
 from latentlab.analysis.generated_attribute import Attribute
 from latentlab.analysis.inference import as_code, as_codes, check_seed, draw_codes, inference
 from latentlab.analysis.results import Result, provenance
+from latentlab.analysis.surrogate_checks import agreement, auc, counterfactual, r2, top_terms
 from latentlab.analysis.surrogate_models import KINDS, Simple, fit_ceiling, fit_simple
 from latentlab.latents.priors import Normal, Uniform
-
-_TOP, _CANDIDATES, _MOVED = 3, 16, 256
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -53,9 +52,10 @@ class Surrogate(Result):
         pairs: {"a & b": (3, grid, grid)} values of both and contributions.
         splits: (feature, value, jump) of the largest step for each feature, the largest first.
 
-    The certificate holds ``fidelity`` with ``low`` and ``high`` of its interval, the ``ceiling`` and the ``gap`` to it,
-    ``null`` (the best shuffled refit), ``slope`` and ``counterfactual_r2`` of measured against predicted changes, and
-    ``stable``, the mean stability of the top terms.
+    The certificate holds ``fidelity`` with its interval (``fidelity_low``, ``fidelity_high``), the ``ceiling`` and the
+    ``gap_to_ceiling``; ``shuffled``, the best refit to shuffled numbers; ``counterfactual_slope`` and
+    ``counterfactual_r2`` of measured against predicted changes; and ``stability``, the mean over the terms of at least
+    a twentieth of the largest weight, at most three.
     """
 
     form: str
@@ -122,7 +122,7 @@ def surrogate(
         squares: for "ridge" and "logistic": also terms for the squares.
         threshold: for "logistic"; None for the median.
         test: share of the codes held out, between 0.05 and 0.95.
-        refits: number of refits for the stability, and of refits to shuffled numbers.
+        refits: number of refits for the stability, and of refits to shuffled numbers; for "ebm" with fewer rounds.
         n_draws: resamples of the held-out codes for the interval.
         seed: decides draws, split and fits.
         batch_size: codes decoded at a time.
@@ -172,15 +172,15 @@ def surrogate(
         if not 0 < (y[train] > cut).mean() < 1 or not 0 < (y[held] > cut).mean() < 1:
             raise ValueError(f"{view.name!r} lies on one side of the threshold {cut:.4g} throughout.")
     goal = y if cut is None else (y > cut).astype(float)
-    score = _r2 if cut is None else _auc
+    score = r2 if cut is None else auc
     seeds = iter(chance.integers(0, 2**32 - 1, size=2 * refits + 2).tolist())
 
-    def fit(rows: np.ndarray, numbers: np.ndarray) -> Simple:
-        found = fit_simple(kind, x[rows], numbers, view.names, next(seeds), squares)
+    def fit(rows: np.ndarray, numbers: np.ndarray, light: bool = True) -> Simple:
+        found = fit_simple(kind, x[rows], numbers, view.names, next(seeds), squares, light)
         done()
         return found
 
-    simple = fit(train, goal[train])
+    simple = fit(train, goal[train], light=False)
     ceiling = fit_ceiling(x[train], goal[train], next(seeds), cut is not None)
     done()
     predicted = simple.predict(x[held])
@@ -194,18 +194,18 @@ def surrogate(
     for _ in range(refits):
         rows = chance.choice(train, len(train))
         again = fit(rows, goal[rows])
-        stability += np.isin(simple.terms, _top(again)) / refits
+        stability += np.isin(simple.terms, top_terms(again)) / refits
     null = np.array(
         [
             score(goal[held], fit(train, chance.permutation(goal[train])).predict(x[held]))
             for _ in range(refits)
         ]
     )
-    top = _top(simple)
+    top = top_terms(simple, floor=0.05)
     with inference(model):
-        expected, measured = _counterfactual(view, simple, z, x, goal, cut, held, top, chance)
+        expected, measured = counterfactual(view, simple, z, x, goal, cut, held, top, chance)
     done()
-    slope, agreement = _line(expected, measured, binary=cut is not None)
+    slope, agreed = agreement(expected, measured, binary=cut is not None)
     reached = score(goal[held], ceiling(x[held]))
     return Surrogate(
         form=kind,
@@ -232,14 +232,14 @@ def surrogate(
         splits=simple.splits,
         certificate={
             "fidelity": fidelity,
-            "low": float(low),
-            "high": float(high),
+            "fidelity_low": float(low),
+            "fidelity_high": float(high),
             "ceiling": reached,
-            "gap": reached - fidelity,
-            "null": float(null.max()),
-            "slope": slope,
-            "counterfactual_r2": agreement,
-            "stable": float(stability[[simple.terms.index(t) for t in top]].mean()),
+            "gap_to_ceiling": reached - fidelity,
+            "shuffled": float(null.max()),
+            "counterfactual_slope": slope,
+            "counterfactual_r2": agreed,
+            "stability": float(stability[[simple.terms.index(t) for t in top]].mean()),
         },
         provenance=provenance(
             model,
@@ -288,74 +288,3 @@ def _codes(
     if len(z) < 100:
         raise ValueError(f"A surrogate needs at least 100 codes; got {len(z)}.")
     return z[torch.as_tensor(chance.permutation(len(z))[:n])], "the aggregate posterior"
-
-
-def _top(simple: Simple) -> list[str]:
-    """The terms of largest weight, at most three, those without any left out."""
-    order = np.argsort(-np.abs(simple.weights), kind="stable")[:_TOP]
-    return [simple.terms[i] for i in order if simple.weights[i] != 0] or [simple.terms[order[0]]]
-
-
-def _counterfactual(
-    view: Attribute,
-    simple: Simple,
-    z: Tensor,
-    x: np.ndarray,
-    goal: np.ndarray,
-    cut: float | None,
-    held: np.ndarray,
-    top: Sequence[str],
-    chance: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and measured changes (k,) where held-out codes are moved as the surrogate says.
-
-    Each code is to go up or down, by the toss of a coin. Of the values that other codes have in a feature of the top
-    terms, it takes the one for which the surrogate predicts most.
-    """
-    rows = held[:_MOVED]
-    named = {part.removesuffix("^2") for term in top for part in term.split(" & ")}
-    groups = [g for g in view.groups if any(view.names[i] in named for i in g)]
-    moves = np.repeat(x[rows][:, None], _CANDIDATES, axis=1)
-    for i in range(len(rows)):
-        for j in range(_CANDIDATES):
-            group = groups[chance.integers(len(groups))]
-            moves[i, j, group] = x[chance.integers(len(x)), group]
-    before = simple.predict(x[rows])
-    change = simple.predict(moves.reshape(-1, x.shape[1])).reshape(len(rows), -1) - before[:, None]
-    sign = chance.choice([-1.0, 1.0], len(rows))
-    best = np.argmax(change * sign[:, None], axis=1)
-    chosen, expected = moves[np.arange(len(rows)), best], change[np.arange(len(rows)), best]
-    if view.stage is None:
-        after = view.measure(torch.as_tensor(chosen, dtype=z.dtype, device=z.device))
-    else:
-        after = view.measure(z[torch.as_tensor(rows)], chosen - x[rows])
-    return expected, (after if cut is None else (after > cut).astype(float)) - goal[rows]
-
-
-def _line(expected: np.ndarray, measured: np.ndarray, binary: bool) -> tuple[float, float]:
-    """Slope of measured on predicted changes, and R2 of the predictions as they are (below 0: worse than the mean).
-
-    A yes or no scatters around its probability, so for them means of ten groups of equal predictions are compared.
-    """
-    if binary and len(expected) >= 40:
-        groups = np.array_split(np.argsort(expected, kind="stable"), 10)
-        expected = np.array([expected[g].mean() for g in groups])
-        measured = np.array([measured[g].mean() for g in groups])
-    spread = float(np.var(expected))
-    slope = (
-        float(np.mean((expected - expected.mean()) * (measured - measured.mean())) / spread)
-        if spread > 0
-        else 0.0
-    )
-    return slope, _r2(measured, expected)
-
-
-def _r2(truth: np.ndarray, predicted: np.ndarray) -> float:
-    total = float(np.square(truth - truth.mean()).sum())
-    return 1.0 - float(np.square(truth - predicted).sum()) / total if total > 0 else 0.0
-
-
-def _auc(truth: np.ndarray, predicted: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(truth, predicted)) if 0 < truth.mean() < 1 else float("nan")

@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 import torch
 from scipy.special import ndtri
-from scipy.stats import qmc
 from torch import Tensor
 
 from latentlab.latents import Categorical, Codebook, LatentSpace, Normal, Uniform
@@ -115,6 +114,8 @@ class IndependentSwaps:
     method = "independent"
 
     def __init__(self, place: LatentSpace, n: int, chosen: Sequence[Variable], seed: int) -> None:
+        from scipy.stats import qmc  # slow to import
+
         everything = variables_of(place, None)
         points = qmc.Sobol(2 * len(everything), scramble=True, rng=np.random.default_rng([seed, 0]))
         u = points.random_base2(n.bit_length() - 1).clip(1e-9, 1.0 - 1e-9)

@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
+from latentlab.analysis.concept_vectors import p_value, rank_p_value, told_apart, welch
 from latentlab.analysis.direction import Direction
 from latentlab.analysis.inference import BATCH_SIZE, check_seed, evaluating, in_chunks, inference, to_numpy
 from latentlab.analysis.meters import Meter, meter_of
 from latentlab.analysis.results import Result, provenance
 from latentlab.analysis.subject import Subject, Substitute, subject_of
 
-_TRAINED = 2 / 3
 _LEAST = 6
 
 
@@ -210,7 +209,7 @@ def tcav(
     total, done = len(given) + n_random, 0
     found = []
     for name in given:
-        found.append(_concept(inner, sensed, members[name], random, n_partners, ridge, rng))
+        found.append(told_apart(inner, sensed, members[name], random, n_partners, ridge, rng))
         done += 1
         if progress is not None:
             progress(done, total)
@@ -218,7 +217,7 @@ def tcav(
     size = round(float(np.mean(list(sizes.values()))))
     for _ in range(n_random):
         chosen = rng.permutation(random)
-        null.append(_concept(inner, sensed, chosen[:size], chosen[size:], n_partners, ridge, rng))
+        null.append(told_apart(inner, sensed, chosen[:size], chosen[size:], n_partners, ridge, rng))
         done += 1
         if progress is not None:
             progress(done, total)
@@ -226,21 +225,21 @@ def tcav(
     effect = np.array([c.effect for c in found])
     null_score = np.stack([c.scores for c in null])
     singles = null_score[:, 0]
-    p = np.array([_p_value(e, null_effect) for e in effect])
+    p = np.array([p_value(e, null_effect) for e in effect])
     cavs = np.stack([c.weights @ rows for c in found])
     cavs /= np.maximum(np.linalg.norm(cavs, axis=1, keepdims=True), 1e-12)
-    others = [_p_value(e, np.delete(null_effect, i)) for i, e in enumerate(null_effect)]
-    usual = [_welch(c.scores, np.delete(singles, i)) for i, c in enumerate(null)]
+    others = [p_value(e, np.delete(null_effect, i)) for i, e in enumerate(null_effect)]
+    usual = [welch(c.scores, np.delete(singles, i)) for i, c in enumerate(null)]
     return Tcav(
         effect=effect,
         null_effect=null_effect,
         p_value=p,
         adjusted=np.minimum(1.0, p * len(given)),
-        rank_p_value=np.array([_rank_p_value(e, null_effect) for e in effect]),
+        rank_p_value=np.array([rank_p_value(e, null_effect) for e in effect]),
         score=np.stack([c.scores for c in found]),
         null_score=null_score,
         magnitude=np.array([c.magnitude for c in found]),
-        partner_p_value=np.array([_welch(c.scores, singles) for c in found]),
+        partner_p_value=np.array([welch(c.scores, singles) for c in found]),
         accuracy=np.array([c.accuracy for c in found]),
         null_accuracy=np.array([c.accuracy for c in null]),
         sensitivity=cavs @ slopes.T,
@@ -267,84 +266,12 @@ def tcav(
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A concept's numbers: over partner sets the scores, else means; the mean unit CAV as weights of all examples."""
-
-    scores: np.ndarray
-    effect: float
-    magnitude: float
-    accuracy: float
-    weights: np.ndarray
-
-
-def _concept(
-    inner: np.ndarray,
-    sensed: np.ndarray,
-    members: np.ndarray,
-    random: np.ndarray,
-    partners: int,
-    ridge: float,
-    rng: np.random.Generator,
-) -> _Found:
-    """Tells a concept's examples apart from random sets of equal size, two thirds of both for the fit."""
-    size = len(members)
-    trained = round(_TRAINED * size)
-    labels = np.repeat([1.0, -1.0], trained)
-    centring = np.eye(2 * trained) - 1 / (2 * trained)
-    fits, tests = [], []
-    for _ in range(partners):
-        ours, theirs = rng.permutation(members), rng.choice(random, size, replace=False)
-        fits.append(np.concatenate([ours[:trained], theirs[:trained]]))
-        tests.append(np.concatenate([ours[trained:], theirs[trained:]]))
-    fit, test = np.array(fits), np.array(tests)
-    gram = centring @ inner[fit[:, :, None], fit[:, None, :]] @ centring
-    penalty = ridge * np.trace(gram, axis1=1, axis2=2) / 2
-    gram[:, np.arange(2 * trained), np.arange(2 * trained)] += np.maximum(penalty, 1e-12)[:, None]
-    dual = np.linalg.solve(gram, np.broadcast_to(labels, fit.shape)[..., None])[..., 0] @ centring
-    own = inner[fit[:, :, None], fit[:, None, :]]
-    norm = np.sqrt(np.maximum(np.einsum("ka,kab,kb->k", dual, own, dual), 1e-24))
-    dual /= norm[:, None]
-    sensitivity = np.einsum("ka,kan->kn", dual, sensed[fit])
-    along = np.einsum("ka,kat->kt", dual, inner[fit[:, :, None], test[:, None, :]])
-    middle = np.einsum("ka,kab->kb", dual, own).mean(axis=1, keepdims=True)
-    held = size - trained
-    positive = np.clip(sensitivity, 0.0, None).sum(axis=1)
-    weights = np.zeros(len(inner))
-    np.add.at(weights, fit.ravel(), dual.ravel() / partners)
-    gap = along[:, :held].mean(axis=1) - along[:, held:].mean(axis=1)
-    return _Found(
-        scores=(sensitivity > 0).mean(axis=1),
-        effect=float((sensitivity.mean(axis=1) * gap).mean()),
-        magnitude=float((positive / np.maximum(np.abs(sensitivity).sum(axis=1), 1e-24)).mean()),
-        accuracy=float(((along > middle) == (np.arange(2 * held) < held)).mean()),
-        weights=weights,
-    )
-
-
-def _p_value(effect: float, null: np.ndarray) -> float:
-    """Two-sided chance that one more draw of the null lies as far out, by Student's t."""
-    spread = null.std(ddof=1) * np.sqrt(1 + 1 / len(null))
-    if spread <= 1e-12 * max(abs(effect), 1e-300):
-        return 1.0 if effect == null.mean() else 0.0
-    return float(2 * stats.t.sf(abs(effect - null.mean()) / spread, len(null) - 1))
-
-
-def _rank_p_value(effect: float, null: np.ndarray) -> float:
-    middle = np.median(null)
-    return float((1 + (np.abs(null - middle) >= abs(effect - middle)).sum()) / (1 + len(null)))
-
-
-def _welch(scores: np.ndarray, null: np.ndarray) -> float:
-    if max(scores.std(), null.std()) < 1e-9:
-        return 1.0 if scores.mean() == null.mean() else 0.0
-    return float(stats.ttest_ind(scores, null, equal_var=False).pvalue)
-
-
 def _target(model: Any, subject: Subject, target: Any) -> tuple[Callable[..., Tensor], str, str]:
     """The target of inputs and edits, its name and unit."""
     if subject.reads is not None and target is None:
-        raise ValueError("Say what the image is judged by: target=, such as 'brightness' or a function of images.")
+        raise ValueError(
+            "Say what the image is judged by: target=, such as 'brightness' or a function of images."
+        )
     if subject.reads is not None:
         meter: Meter = meter_of(target)
         return lambda h, edits: meter(subject.output(h, edits)), meter.name, meter.unit
@@ -359,7 +286,8 @@ def _target(model: Any, subject: Subject, target: Any) -> tuple[Callable[..., Te
         )
     if callable(target):
         name = getattr(target, "__name__", "target")
-        return lambda h, edits: target(subject.output(h, edits)), name, ""
+        judge: Callable[..., Any] = target
+        return lambda h, edits: judge(subject.output(h, edits)), name, ""
     position = 0 if target is None else target
     if not isinstance(position, int):
         raise ValueError(
@@ -397,7 +325,9 @@ def _gradients(
                     f"A target gives one number an input ({len(part)},); got {tuple(values.shape)}."
                 )
             if not values.requires_grad:
-                raise ValueError(f"The target has no gradient at {subject.address(stage)!r}; take another one.")
+                raise ValueError(
+                    f"The target has no gradient at {subject.address(stage)!r}; take another one."
+                )
             found.append(to_numpy(torch.autograd.grad(values.sum(), state)[0]))
     return np.concatenate(found).astype(np.float64)
 

@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentlab.analysis.inference import as_codes, as_images, carry, check_seed, draw_codes, to_tensor
+from latentlab.analysis.inference import (
+    as_codes,
+    as_images,
+    carry,
+    check_seed,
+    device_of,
+    draw_codes,
+    to_tensor,
+)
 from latentlab.analysis.subject import Subject, Substitute, subject_of
 from latentlab.latents import Categorical, Codebook, LatentSpace, Mapped
 from latentlab.models.contract import space_of
@@ -47,14 +55,14 @@ class Way:
     def outcome(self, z: Tensor, *last: Edit) -> Tensor:
         """What is looked at, (n, …): images; posterior means in prior standard deviations; else raw outputs."""
         h, edits = self.enter(z), (*self.edits, *last)
-        codes = self.subject.codes(h, edits)
-        return (
-            self.subject.output(h, edits) if codes is None else codes / self.model.latent_space.std.to(codes)
-        )
+        if self.subject.whole and self.subject.name == "encoder":
+            # Means, not codes: the code of a category is its largest, which jumps.
+            return self.model.encode(h, edits=edits).mean / self.model.latent_space.std.to(h)
+        return self.subject.output(h, edits)
 
     def outcome_from(self, z: Tensor, stage: str, state: Tensor) -> Tensor:
         """The same with a stage's state, as it is after the edits, put in place."""
-        return self.outcome(z, Substitute(stage=self.subject.address(stage), state=state))
+        return self.outcome(z, Substitute(stage=self.subject.address(stage), state=state.clone()))
 
     def state(self, z: Tensor, stage: str) -> Tensor:
         """The state (n, units, …) of a stage, after the edits."""
@@ -92,17 +100,17 @@ def way_of(model: Any, network: str, space: str | None, edits: Sequence[Edit]) -
         ValueError: on an unknown network or space, a space for a network of images, or codes that are indices.
     """
     subject = subject_of(model, network)
-    place = None
+    place, codes = None, subject.model.latent_space if subject.whole and subject.name == "encoder" else None
     if subject.reads is not None:
-        place = space_of(model, space)
-        indices = [block.name for block in place.blocks if isinstance(block.prior, Codebook)]
-        if indices:
-            raise ValueError(
-                f"Block {indices[0]!r} holds indices of a codebook, and between two indices there is no path; "
-                "this analysis needs codes that can be moved, or network='encoder'."
-            )
+        place = codes = space_of(model, space)
     elif space is not None:
         raise ValueError(f"Network {subject.name!r} reads no codes, so space= says nothing; leave it out.")
+    indices = [block.name for block in codes.blocks if isinstance(block.prior, Codebook)] if codes else []
+    if indices:
+        raise ValueError(
+            f"Block {indices[0]!r} holds indices of a codebook, and between two indices there is no path; this "
+            "analysis needs codes that can be moved."
+        )
     return Way(model, subject, subject.check(edits), place)
 
 
@@ -156,7 +164,7 @@ def mean_code(model: Any, space: LatentSpace) -> Tensor:
     """The prior's mean (dim,); of a space that codes are mapped to, the mean of 4096 mapped draws."""
     if any(isinstance(block.prior, Mapped) for block in space.blocks):
         return carry(model, model.sample_codes(_MAPPED_DRAWS, 0), space.name).mean(dim=0)
-    return space.mean.to(next(model.parameters()).device)
+    return space.mean.to(device_of(model))
 
 
 def variables(space: LatentSpace, dims: Any) -> list[tuple[str, list[int]]]:

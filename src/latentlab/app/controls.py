@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from latentlab.app import state, theme
+from latentlab.app import engine, state, theme
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from latentlab.app.start import Start
     from latentlab.latents import Block, LatentSpace
     from latentlab.runs import Run
+
+logger = logging.getLogger("latentlab.app")
 
 LARGEST_SEED = 999_999
 
@@ -32,6 +35,21 @@ def one_sentence() -> Iterator[None]:
         yield
     except state.USER_ERRORS as error:
         st.error(str(error))
+
+
+@contextmanager
+def one_view() -> Iterator[None]:
+    """Keeps whatever goes wrong in one view of a page to that view, in one sentence."""
+    try:
+        with one_sentence():
+            yield
+    except Exception as error:
+        if not engine.serving():  # a test must see it
+            raise
+        logger.exception("A view failed")
+        st.error(
+            f"This view failed ({type(error).__name__}); the details are in the terminal that runs latentlab."
+        )
 
 
 def sidebar(picker: bool = True) -> None:
@@ -254,6 +272,22 @@ def menu(label: str, options: Sequence[str], index: int, key: str, meaning: str)
     return st.selectbox(label, options, index=index, key=key, bind="query-params", help=meaning, width=210)
 
 
+def choice(label: str, options: Sequence[str], key: str, meaning: str | None = None) -> str:
+    """One of a few, side by side, bound to the address; forgets a choice that is not offered here."""
+    if st.session_state.get(key) not in (None, *options):
+        del st.session_state[key]
+    return st.segmented_control(
+        label,
+        options,
+        default=options[0],
+        required=True,
+        key=key,
+        bind="query-params",
+        help=meaning,
+        label_visibility="visible" if meaning else "collapsed",
+    )
+
+
 def certificate(values: Mapping[str, Any], meaning: str) -> None:
     """The numbers that stand behind a picture, and what they mean."""
     figures(values)
@@ -261,17 +295,27 @@ def certificate(values: Mapping[str, Any], meaning: str) -> None:
 
 
 DATA_HELP = "The arrays (npz) and where they come from (json), as latentlab.load_result reads them."
+CODE_HELP = "A program that makes this very call and prints the numbers shown."
 
 
-def show_drawn(drawn: state.Drawn, alt: str, key: str, name: str) -> None:
-    """Shows a drawn result, says what proves it, and offers it as PNG, as GIF where it moves, and as data."""
-    st.image(drawn.address, alt=alt)
+def show_drawn(
+    drawn: state.Drawn, alt: str, key: str, name: str, code: str = "", picture: Image.Image | None = None
+) -> None:
+    """Shows a drawn result, says what proves it, and offers it as PNG, as GIF where it moves, as data and as code.
+
+    ``picture`` is shown in place of the usual drawing.
+    """
+    with st.container(key=f"paper-{key}"):
+        st.image(drawn.address if picture is None else theme.data_uri(picture), alt=alt)
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
         _save("PNG", drawn.png, name, "png", "image/png", key)
         if drawn.picture.movie is not None:
             _save("GIF", drawn.gif, name, "gif", "image/gif", key)
         _save("Data", lambda: drawn.files(name), name, "zip", "application/zip", key, DATA_HELP)
-        st.caption(drawn.picture.caption)
+        if code:
+            with st.popover("Code", help=CODE_HELP, key=f"{key}-code"):
+                st.code(code, language="python", wrap_lines=True)
+    st.caption(drawn.picture.caption)
 
 
 def _save(
@@ -284,20 +328,43 @@ def _save(
 
 def await_job(run: Run, question: str, key: Any, task: state.Job) -> Any:
     """The result of a background job; until it is there shows how far it is and looks again by itself."""
+    owner = engine.current_owner() or ""
+    task.audience.add(owner)
+    st.session_state.setdefault("awaited", {})[run.digest, question, key] = (run, task)
     if not task.wait(0.4):
-        watch(task)
+        watch(task, question)
+        return None
+    if task.cancelled:
+        st.info("Cancelled.")
+        st.button(
+            "Start again", key=f"again-{question}", on_click=state.forget_job, args=(run, question, key)
+        )
     elif task.error:
         st.error(task.error)
         st.button("Try again", key=f"again-{question}", on_click=state.forget_job, args=(run, question, key))
     return task.result
 
 
+@contextmanager
+def awaiting() -> Iterator[None]:
+    """Cancels the heavy jobs that this page waited for at its last run and no longer does, unless others do."""
+    before = st.session_state.pop("awaited", {})
+    yield
+    owner = engine.current_owner() or ""
+    for name, (run, task) in before.items():
+        if name not in st.session_state.get("awaited", {}) and task.leave(owner):
+            state.forget_job(run, *name[1:])
+
+
 @st.fragment(run_every=0.5)
-def watch(task: state.Job) -> None:
-    """Shows how far a job is; redraws the page when it has ended."""
+def watch(task: state.Job, question: str = "") -> None:
+    """Shows how far a job is, with a button that cancels it; redraws the page when it has ended."""
     if task.done:
         st.rerun()
-    st.progress(task.share, text=f"{task.message} ({task.seconds:.0f} s)")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.progress(task.share, text=f"{task.message} ({task.seconds:.0f} s)", width="stretch")
+        if question:
+            st.button("Cancel", key=f"cancel-{question}", on_click=task.cancel, disabled=task.stopping)
 
 
 def file_name(*words: Any) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from latentlab.analysis.inference import carry, input_spaces
+from latentlab.app.pull import Pull
 from latentlab.app.wire import (
     WANT_IMAGE,
     WANT_ORIGINAL,
@@ -42,6 +43,13 @@ SESSION_TTL = 120.0  # seconds without a connection; Streamlit keeps a vanished 
 MAX_SESSIONS = 256
 MAX_CONNECTIONS = 4  # of one session: a page that is being redrawn holds two for a moment
 MAX_BLOB_BYTES = 512 * 1024 * 1024
+
+_answered = 0.0
+
+
+def last_answer() -> float:
+    """When a live picture was last asked for in this process, in seconds of ``time.monotonic``."""
+    return _answered
 
 
 def check_amount(edits: Sequence[Edit]) -> None:
@@ -86,6 +94,7 @@ class LiveSession:
     owner: str
     slot: str
     model: Any
+    pull: Pull | None = None
     source: Source = field(default_factory=Source)
     touched: float = field(default_factory=time.monotonic)
     connections: int = 0
@@ -96,8 +105,8 @@ class LiveSession:
 
     @property
     def dim(self) -> int:
-        """Number of coordinates of the model's code."""
-        return self.model.latent_space.dim
+        """How many numbers a request has: the coordinates of the model's code, or what the sliders stand for."""
+        return self.model.latent_space.dim if self.pull is None else self.pull.dim(self.model)
 
     @property
     def worker(self) -> ThreadPoolExecutor:
@@ -156,7 +165,7 @@ class LiveSession:
             size = (
                 math.prod(self.model.image_shape)
                 if space is None
-                else self.dim
+                else self.model.latent_space.dim
                 if space == self.model.latent_space.name
                 else self.model.spaces[space].dim
             )
@@ -187,15 +196,15 @@ class LiveSession:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every stage's state, without the batch, by address."""
         if self._shapes is None:
-            z = torch.zeros(1, self.dim, device=self._device())
+            z = torch.zeros(1, self.model.latent_space.dim, device=self._device())
+            images = torch.zeros(1, *self.model.image_shape, device=self._device())
             inputs = {
+                **dict.fromkeys(self.model.networks, images),
                 **{name: carry(self.model, z, space) for name, space in input_spaces(self.model).items()},
-                "encoder": torch.zeros(1, *self.model.image_shape, device=self._device()),
             }
             self._shapes = {
                 info.address: info.shape
                 for name, network in self.model.networks.items()
-                if name in inputs
                 for info in network.describe(inputs[name])
             }
         return self._shapes
@@ -210,7 +219,8 @@ class LiveSession:
         Raises:
             ValueError: if the session has no input, or no stage is chosen for a sheet.
         """
-        began = time.perf_counter()
+        global _answered
+        began, _answered = time.perf_counter(), time.monotonic()
         source = self.source
         edits = source.edits if view.edits is None else view.edits
         parts = []
@@ -233,18 +243,24 @@ class LiveSession:
                 {"kind": "original", **pack_image(self.model.decode(plain)[0].float().cpu().numpy())}
             )
         if request.flags & WANT_IMAGE:
-            decoded = self.model.decode(z, edits=edits)
+            decoded = (
+                self.model.decode(z, edits=edits)
+                if self.pull is None
+                else self.pull.decode(self.model, z, edits)
+            )
             parts.append({"kind": "image", **pack_image(decoded[0].float().cpu().numpy())})
         if request.flags & WANT_SHEET:
             if view.stage is None:
                 raise ValueError("Choose a stage before asking for its maps.")
             name, h = view.stage.split(".", 1)[0], z
-            if name == "encoder":
-                if image is None:
-                    image = self.model.decode(z) if source.image is None else source.image.to(self._device())
-                h = image
-            elif name in input_spaces(self.model):
+            if name in input_spaces(self.model):
                 h = carry(self.model, z, input_spaces(self.model)[name])
+            elif source.image is not None:
+                h = source.image.to(self._device())
+            else:  # networks of images are shown what the model draws
+                h = self.model.decode(z, edits=edits if name == "discriminator" else ())
+            if name == "discriminator":
+                parts.append({"kind": "scores", "values": scores(self.model, h, z, edits), "data": b""})
             network = self.model.networks[name]
             state = network.activations(h, [view.stage], edits=edits)[network.stage_name(view.stage)]
             parts.extend(pack_sheet(first_tensor(state)[0].float().cpu().numpy(), view.stage))
@@ -253,6 +269,13 @@ class LiveSession:
     def _device(self) -> torch.device:
         parameter = next(iter(self.model.parameters()), None) if hasattr(self.model, "parameters") else None
         return torch.device("cpu") if parameter is None else parameter.device
+
+
+def scores(model: Any, image: torch.Tensor, z: torch.Tensor, edits: Sequence[Edit]) -> tuple[float, float]:
+    """What a discriminator says of an image (1, …) drawn from ``z``, without and with the edits; before any sigmoid."""
+    labels = model.labels(z)  # None where images are judged without
+    before, after = (float(model.discriminate(image, made, labels)) for made in ((), edits))
+    return before, after
 
 
 @dataclass
@@ -277,7 +300,14 @@ class Registry:
         return len(self._sessions)
 
     def open(
-        self, owner: str, slot: str, model: Any, z=None, image=None, edits: Sequence[Edit] = ()
+        self,
+        owner: str,
+        slot: str,
+        model: Any,
+        z=None,
+        image=None,
+        edits: Sequence[Edit] = (),
+        pull: Pull | None = None,
     ) -> LiveSession:
         """The session of (owner, slot) for ``model``, made if need be, with this input and these edits."""
         if image is not None and not hasattr(model, "encode"):
@@ -287,13 +317,13 @@ class Registry:
         with self._lock:
             self.sweep()
             session = self._sessions.get(self._slots.get((owner, slot), ""))
-            if session is None or session.model is not model:
+            if session is None or session.model is not model or session.pull != pull:
                 if session is not None:
                     self.close(session.token)
-                session = LiveSession(secrets.token_urlsafe(24), owner, slot, model)
+                session = LiveSession(secrets.token_urlsafe(24), owner, slot, model, pull)
                 self._sessions[session.token] = session
                 self._slots[owner, slot] = session.token
-            code = None if z is None else _code(z, model.latent_space.dim)
+            code = None if z is None else _code(z, session.dim)
             pixels = None if image is None else _image(image, model.image_shape)
             before, session.source = session.source, Source(code, pixels, tuple(edits))
             moved = not (_equal(code, before.z) and _equal(pixels, before.image))
@@ -407,7 +437,14 @@ def serving() -> bool:
 
 
 def open_session(
-    slot: str, model: Any, *, z=None, image=None, edits: Sequence[Edit] = (), owner: str | None = None
+    slot: str,
+    model: Any,
+    *,
+    z=None,
+    image=None,
+    edits: Sequence[Edit] = (),
+    pull: Pull | None = None,
+    owner: str | None = None,
 ):
     """Opens, or finds again, the live session of this page; to be called on every script run.
 
@@ -417,6 +454,7 @@ def open_session(
         z: the input as a code (dim,); optional for components that send codes themselves.
         image: the input as an image (channels, height, width) in [0, 1], which the session encodes under its edits.
         edits: edits that a connection starts with.
+        pull: what codes stand for, where they are more than codes of the model's first space.
         owner: whose session; the Streamlit session's id by default.
 
     Returns:
@@ -428,7 +466,7 @@ def open_session(
     owner = current_owner() if owner is None else owner
     if not serving() or owner is None:
         return None
-    return registry.open(owner, slot, model, z=z, image=image, edits=edits).token
+    return registry.open(owner, slot, model, z=z, image=image, edits=edits, pull=pull).token
 
 
 def publish(slot: str, data: bytes, owner: str | None = None) -> str | None:

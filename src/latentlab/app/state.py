@@ -21,11 +21,13 @@ import numpy as np
 import streamlit as st
 
 from latentlab.app import engine, server, theme
+from latentlab.app.jobs import USER_ERRORS, Job
 from latentlab.app.layouts import LayoutProcess
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from latentlab.analysis.direction import Direction
     from latentlab.analysis.encoding import Encoding
     from latentlab.analysis.projection import Projection
     from latentlab.data.factors import FactorDataset
@@ -39,9 +41,6 @@ ENCODED = 2000
 
 HEAD_START = 8.0
 """Seconds that the first page has the machine for itself; a map that is asked for earlier starts at once."""
-
-USER_ERRORS = (ValueError, TypeError, OSError)
-"""What our functions raise with a sentence a person can act on."""
 
 
 def workspace() -> Workspace:
@@ -200,6 +199,39 @@ def _computed(digest: str, question: str, arguments: Hashable, _call: Callable[[
     return _call()
 
 
+def directions(run: Run) -> tuple[Direction, ...]:
+    """The directions that were saved for these weights, by name; none where their file can't be read."""
+    from latentlab.analysis.direction import load_directions
+
+    try:
+        return load_directions(_directions_file(run))
+    except USER_ERRORS:
+        return ()
+
+
+def save_direction(run: Run, direction: Direction) -> None:
+    """Keeps a direction in the workspace; one of the same name gives way.
+
+    Raises:
+        OSError: if the workspace can't be written to.
+    """
+    from latentlab.analysis.direction import save_directions
+
+    others = [other for other in directions(run) if other.name != direction.name]
+    save_directions(_directions_file(run), [*others, direction])
+
+
+def drop_direction(run: Run, name: str) -> None:
+    """Forgets a saved direction."""
+    from latentlab.analysis.direction import save_directions
+
+    save_directions(_directions_file(run), [d for d in directions(run) if d.name != name])
+
+
+def _directions_file(run: Run) -> Path:
+    return workspace().path / "directions" / f"{run.digest[:16]}.json"
+
+
 class Drawn:
     """A result with its picture, drawn and packed once for all reruns of a page.
 
@@ -298,66 +330,25 @@ def edit_revision(run: Run) -> int:
     return st.session_state.get("edits-revision", 0)
 
 
-class Job:
-    """One computation in the background: a page asks how far it is and is never blocked by it.
-
-    Args:
-        work: does it; receives ``report(share, message)``, which it calls now and then, share in [0, 1].
-    """
-
-    def __init__(self, work: Callable[[Callable[[float, str], None]], Any]) -> None:
-        self.share = 0.0
-        self.message = "waiting …"
-        self.result: Any = None
-        self.error = ""
-        self.started = time.monotonic()
-        self._work = work
-        self._done = threading.Event()
-        threading.Thread(target=self._run, daemon=True, name="latentlab-job").start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self._work(self._report)
-        except USER_ERRORS as error:
-            self.error = str(error)
-        except Exception as error:  # a job must always end, and its page must say something
-            self.error = f"This could not be computed ({type(error).__name__}: {error})."
-        finally:
-            self._done.set()
-
-    def _report(self, share: float, message: str) -> None:
-        self.share, self.message = min(max(share, 0.0), 1.0), message
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended, with a result or an error."""
-        return self._done.is_set()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since it was started."""
-        return time.monotonic() - self.started
-
-    def wait(self, seconds: float) -> bool:
-        """Waits for its end for a moment, so that quick jobs need no second look; whether it has ended."""
-        return self._done.wait(seconds)
-
-
 def job(
-    run: Run, question: str, arguments: Hashable, work: Callable[[Callable[[float, str], None]], Any]
+    run: Run,
+    question: str,
+    arguments: Hashable,
+    work: Callable[[Callable[[float, str], None]], Any],
+    heavy: bool = False,
 ) -> Job:
     """The background job that answers this question about these weights, started at the first call."""
-    return _job(run.digest, question, arguments, work)
+    return _job(run.digest, question, arguments, work, heavy)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _job(digest: str, question: str, arguments: Hashable, _work: Callable) -> Job:
-    return Job(_work)
+def _job(digest: str, question: str, arguments: Hashable, _work: Callable, _heavy: bool) -> Job:
+    return Job(_work, _heavy)
 
 
 def forget_job(run: Run, question: str, arguments: Hashable) -> None:
-    """Forgets a job that failed, so that the next look starts it again."""
-    _job.clear(run.digest, question, arguments, None)
+    """Forgets a job that failed or was cancelled, so that the next look starts it again."""
+    _job.clear(run.digest, question, arguments, None, False)
 
 
 def projection_job(run: Run, method: str, n: int, seed: int = 0) -> Job:

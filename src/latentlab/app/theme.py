@@ -56,6 +56,9 @@ _CSS = """
 [data-testid="stSidebarContent"] [data-testid="stSidebarHeader"] { height: 2.6rem; }
 [data-testid="stMain"] h1 { padding: 0 0 .15rem; }
 [data-testid="stImage"] img { border-radius: 4px; }
+[class*="st-key-paper-"] [data-testid="stImage"] img {
+  background: #fff; padding: 10px 12px; box-sizing: border-box; border: 1px solid var(--st-border-color, #dde3e6);
+}
 [data-testid="stCaptionContainer"] { line-height: 1.45; }
 [class*="st-key-thumb"] button { padding: 2px; min-height: 0; line-height: 0; border-radius: 6px; }
 [class*="st-key-thumb"] button p { line-height: 0; }
@@ -73,6 +76,13 @@ _CSS = """
   margin: 0; padding: 0 !important;
 }
 .ll-facts dt { opacity: .62; } .ll-facts dd { margin: 0; text-align: right; overflow-wrap: anywhere; }
+.ll-bars {
+  display: grid; grid-template-columns: minmax(60px, auto) minmax(120px, 340px) auto; gap: .2rem .7rem;
+  font-size: .86rem; margin: 0; padding: 0 !important; align-items: center; justify-content: start;
+}
+.ll-bars dd { margin: 0; position: relative; min-height: 12px; font-variant-numeric: tabular-nums; }
+.ll-bars i { display: block; height: 12px; border-radius: 3px; background: #1489a8; }
+.ll-bars u { position: absolute; left: 0; top: 4px; height: 4px; border-radius: 2px; background: #808a90; }
 .ll-figures { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; font-size: .86rem; }
 .ll-figures b { font-weight: 600; font-variant-numeric: tabular-nums; }
 .ll-figures span { opacity: .62; margin-right: .3rem; }

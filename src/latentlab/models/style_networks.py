@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latentlab.models.networks import ImageShape, halvings
+from latentlab.models.precision import full
 from latentlab.models.staged import INPUT, StagedNetwork
 
 _SLOPE = 0.2
@@ -110,7 +111,7 @@ class ModulatedConv2d(nn.Module):
         """What the outputs are multiplied by, (batch, outputs), so that a sample's weights have unit length."""
         with torch.autocast(scales.device.type, enabled=False):
             squares = (self.weight * self.scale).square().sum(dim=(2, 3))
-            return (scales.float().square() @ squares.T + 1e-8).rsqrt()
+            return (full(scales).square() @ squares.T + 1e-8).rsqrt()
 
     def forward(self, h: Tensor, scales: Tensor) -> Tensor:
         """(batch, inputs, height, width) and scales (batch, inputs) to (batch, outputs, height, width).

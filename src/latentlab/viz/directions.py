@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
-from latentlab.analysis.boundary import Analogy
 from latentlab.analysis.direction_effects import DirectionEffects
 from latentlab.analysis.directions import Directions
+from latentlab.analysis.groups import Analogy
 from latentlab.viz import images
 from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.raster import bars, matrix_picture
@@ -89,7 +91,12 @@ def _effects(result: DirectionEffects, *, scale: int | None = None, count: int =
         rows[1::2] = ["random, 95 %"] * len(kept)
         values = [v for i, j in kept for v in (abs(result.effect[i, j]), result.null[i, j])]
         parts.append(
-            bars(values, rows, title="Beyond random directions of the same length", faint=[False, True] * len(kept))
+            bars(
+                values,
+                rows,
+                title="Beyond random directions of the same length",
+                faint=[False, True] * len(kept),
+            )
         )
     parts.append(strips)
 
@@ -115,7 +122,7 @@ def _analogy(result: Analogy, *, scale: int | None = None) -> Drawing:
     return Drawing(still, "Analogy: d = c + (b - a)")
 
 
-def _range(layers: tuple[int, ...]) -> str:
+def _range(layers: Sequence[int]) -> str:
     whole = len(layers) > 1 and layers[-1] - layers[0] == len(layers) - 1
     return f"{layers[0]} to {layers[-1]}" if whole else ", ".join(map(str, layers))
 

@@ -104,7 +104,14 @@ def _unit_effects(result: UnitEffects, *, count: int = 10, concept: str | None =
                 row, (8, _CELL / 2 - 34 + 18 * i), line, size=size, colour=INK if i == 0 else FAINT
             )
         _interval(
-            row, (_CELL + 6) / 2, result.ace[u, c], result.interval[u, c], result.band[c], low, high, 150
+            row,
+            (_CELL + 6) / 2,
+            float(result.ace[u, c]),
+            result.interval[u, c],
+            result.band[c],
+            low,
+            high,
+            150,
         )
         if result.images is not None and result.masks is not None and result.regions is not None:
             cell = _outlined(result.images[u], result.masks[u], result.regions[u])
@@ -135,8 +142,10 @@ def _shown(result: UnitEffects, concept: str | None) -> tuple[np.ndarray, np.nda
         column = result.concepts.index(concept)
         return np.full(len(result.units), column), result.order[:, column]
     if result.best is not None and (result.best >= 0).any():
+        column = np.maximum(result.best, 0)
         kept = np.flatnonzero(result.best >= 0)
-        return np.maximum(result.best, 0), kept
+        effect = np.abs(result.ace[kept, column[kept]])
+        return column, kept[np.argsort(-effect, kind="stable")]
     strongest = np.abs(result.ace).argmax(axis=1)
     effect = np.take_along_axis(np.abs(result.ace), strongest[:, None], axis=1)[:, 0]
     return strongest, np.argsort(-effect, kind="stable")

@@ -74,6 +74,7 @@ class Drawing:
 
 
 _DRAW: dict[type, Callable[..., Drawing]] = {}
+_WORDS_OF: dict[type, Mapping[str, str]] = {}
 
 
 def show(result: Result, *, caption: bool = True, **options: Any) -> Picture:
@@ -100,7 +101,7 @@ def show(result: Result, *, caption: bool = True, **options: Any) -> Picture:
             f"A {type(result).__name__} is not drawn with {unknown[0]!r}; its options: {', '.join(sorted(known))}."
         )
     drawing = draw(result, **options)
-    line = f"{drawing.title} · {_proof(result.certificate)} · {_origin(result)}".replace(" ·  · ", " · ")
+    line = f"{drawing.title} · {_proof(result)} · {_origin(result)}".replace(" ·  · ", " · ")
     still = lettering.captioned(drawing.still, line) if caption else drawing.still
     return Picture(still, line, drawing.movie)
 
@@ -115,7 +116,7 @@ def drawn(kind: type, **words: str) -> Callable[[Callable[..., Drawing]], Callab
     The function takes the result, and its options as keyword arguments with defaults. ``words`` puts the numbers of
     its certificate in words, {name: "batch and single runs agree to {}"}.
     """
-    WORDS.update(words)
+    _WORDS_OF[kind] = words
 
     def register(draw: Callable[..., Drawing]) -> Callable[..., Drawing]:
         _DRAW[kind] = draw
@@ -125,7 +126,7 @@ def drawn(kind: type, **words: str) -> Callable[[Callable[..., Drawing]], Callab
     return register
 
 
-# How a certificate's numbers are put in words; "{}" is the number.
+# How the numbers of many kinds' certificates are put in words; "{}" is the number.
 WORDS = {
     "loop_difference": "batch and single runs agree to {}",
     "off_axis": "other latents move by {}",
@@ -143,14 +144,17 @@ WORDS = {
 }
 
 
-def _proof(certificate: Mapping[str, Any]) -> str:
+def _proof(result: Result) -> str:
+    words = {**WORDS, **next((_WORDS_OF[c] for c in type(result).__mro__ if c in _WORDS_OF), {})}
     parts = []
-    for name, value in certificate.items():
-        if isinstance(value, (tuple, list)):
+    for name, value in result.certificate.items():
+        if isinstance(value, (tuple, list)) and value and isinstance(value[0], str):
+            value = ", ".join(value)
+        elif isinstance(value, (tuple, list)):
             value = f"{min(value):.3g} to {max(value):.3g}" if len(value) else "none"
         elif isinstance(value, float):
             value = f"{value:.2g}" if abs(value) < 0.01 else f"{value:.3g}"
-        parts.append(WORDS.get(name, name.replace("_", " ") + " {}").format(value))
+        parts.append(words.get(name, name.replace("_", " ") + " {}").format(value))
     return ", ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""How facets of units and bundles of edges are drawn: the ordered response matrix, and a graph without invented lines."""
+"""How facets of units and bundles of edges are drawn: the ordered response matrix, a graph with no invented line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def _facets(result: UnitFacets, *, factors: int = 6, cell: int | None = None) ->
     paint = Image.fromarray(diverging(values / limit)).resize(
         (wide * len(keep), high * len(order)), Image.Resampling.NEAREST
     )
-    left, head, tall = 72, 22, max(lettering.width(result.facets[i], 11) for i in keep) + 8
+    texts = [result.facets[i].removeprefix(result.factors[result.factor_of[i]] + " ") for i in keep]
+    left, head, tall = 72, 22, max(lettering.width(text, 10) for text in texts) + 12
     sheet = Image.new("RGB", (left + paint.width + 4, head + paint.height + tall), PAPER)
     sheet.paste(paint, (left, head))
     draw = ImageDraw.Draw(sheet)
@@ -56,8 +57,7 @@ def _facets(result: UnitFacets, *, factors: int = 6, cell: int | None = None) ->
         while len(name) > 1 and lettering.width(name, 11) > width:
             name = name[:-1]
         lettering.write(sheet, (x + width / 2, 4), name, size=11, anchor="ma")
-    for j, i in enumerate(keep):
-        text = result.facets[i].removeprefix(result.factors[result.factor_of[i]] + " ")
+    for j, text in enumerate(texts):
         side = Image.new("RGB", (tall, 14), PAPER)
         lettering.write(side, (tall - 4, 0), text, size=10, colour=FAINT, anchor="ra")
         sheet.paste(side.rotate(90, expand=True), (left + wide * j + wide // 2 - 7, head + paint.height + 2))

@@ -23,10 +23,9 @@ def _is_picture(shape: tuple[int, ...]) -> bool:
 
 @drawn(
     Jacobian,
-    finite_difference="J v and differences agree to {}",
     checked_in="checked in {}",
     svd_difference="singular parts add up to {}",
-    vanishing="share of rows that are 0 {}",
+    vanishing="{} of the rows vanish",
 )
 def _jacobian(result: Jacobian, *, scale: int | None = None, count: int = _MOST, code: int = 0) -> Drawing:
     of = f"stage {result.stage}" if result.stage else "output"
@@ -58,7 +57,7 @@ def _jacobian(result: Jacobian, *, scale: int | None = None, count: int = _MOST,
         title="Singular images, each in its own scale, with their singular values",
     )
     pull = matrix_picture(
-        result.directions[code, :parts][:, shown],
+        result.directions[code, :parts][:, shown].round(2) + 0.0,
         [f"singular {k}" for k in range(parts)],
         [result.rows[i] for i in shown],
         title="Singular directions",
@@ -73,18 +72,34 @@ def _jacobian(result: Jacobian, *, scale: int | None = None, count: int = _MOST,
 )
 def _pullback_metric(result: PullbackMetric, *, code: int = 0, count: int = 16) -> Drawing:
     dims = list(result.dims[:count])
-    matrix = matrix_picture(result.metric[code, :count, :count], dims, dims, title="Pullback metric M")
-    stretch = np.sqrt(result.eigenvalues[code])
-    spectrum = bars(
-        stretch[:count],
-        [f"direction {i}" for i in range(min(count, len(stretch)))],
-        title="Stretch, sqrt of eigenvalues",
+    metric = result.metric[code]
+    own = np.sqrt(np.diagonal(metric).clip(0.0))
+    cosines = metric / np.maximum(np.outer(own, own), 1e-300)
+    matrix = matrix_picture(
+        np.clip(cosines[:count, :count], -1.0, 1.0).round(2) + 0.0,
+        dims,
+        dims,
+        title="Cosine between what two latents change",
+        signed=True,
+        cell=40,
+    )
+    stretch = np.sqrt(result.eigenvalues[code])[:count]
+    lengths = images.above(
+        [
+            bars(own[:count], dims, title="Change of the image a unit of each latent", width=300),
+            bars(
+                stretch,
+                [f"direction {i}" for i in range(len(stretch))],
+                title="The same of the metric's own directions",
+                width=300,
+            ),
+        ]
     )
     numbers = (
         f"log volume {result.log_volume[code]:.3g} nats   condition {result.condition[code]:.3g}   "
         f"effective rank {result.effective_rank[code]:.2f} of {len(result.dims)}"
     )
-    still = images.titled(images.above([images.beside([matrix, spectrum], 12)], 4), numbers)
+    still = images.titled(images.beside([matrix, lengths], 12), numbers)
     return Drawing(still, f"Pullback metric ({result.likelihood})")
 
 

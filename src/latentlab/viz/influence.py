@@ -6,7 +6,7 @@ import numpy as np
 
 from latentlab.analysis.influence import InfluenceByStage, LatentUnits
 from latentlab.viz import images
-from latentlab.viz.attribution import with_scale
+from latentlab.viz.attribution import signed_limit, signed_picture, with_scale
 from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.raster import matrix_picture
 
@@ -34,21 +34,21 @@ def _latent_units(
         signed=True,
     )
     painted = np.asarray(result.painted)[latents]
-    limit = max(images.difference_limit(painted), images.difference_limit(result.changes[latents]))
+    limit = signed_limit(painted, result.changes[latents])
     wide = 3 + painted.shape[1]
     scale = scale or images.fitting_scale(painted.shape, wide, cell=64)
     cells, labels = [], []
     for row, k in enumerate(latents):
         ends = [images.to_pil(np.clip(p, 0, 1), scale) for p in result.images[k]]
         signed = [result.changes[k], *painted[row]]
-        cells.append([*ends, *(images.difference(p, limit, scale=scale) for p in signed)])
+        cells.append([*ends, *(signed_picture(p, limit, scale) for p in signed)])
         units_of = result.painted_units[k][:3]
         labels.append(f"{result.dims[k]}\nunits {', '.join(str(u) for u in units_of)}")
     heads = ["low", "high", "change", *(f"unit no. {i + 1}" for i in range(painted.shape[1]))]
     sheet = images.sheet(
         cells, row_labels=labels, column_labels=heads, title="What the strongest units paint"
     )
-    body = images.beside([table, with_scale(sheet, limit)], 12)
+    body = images.beside([table, with_scale(sheet, limit, painted.shape[2])], 12)
     kind = "all routes pass here" if result.cut else "some routes go around"
     left = f", {len(latents)} of {len(result.dims)} latents" if len(latents) < len(result.dims) else ""
     return Drawing(body, f"Latents of {result.space} in the units of {result.address} ({kind}){left}")
@@ -57,9 +57,15 @@ def _latent_units(
 @drawn(InfluenceByStage, cuts="{} of the stages are passed by all routes")
 def _by_stage(result: InfluenceByStage, *, cell: int = 48) -> Drawing:
     names = [f"{s}{'' if c else ' (around)'}" for s, c in zip(result.stages, result.cut, strict=True)]
-    values = np.concatenate([result.effective, np.asarray(result.effective_null)[None]])
+    units = np.array([m.shape[1] for m in result.matrices.values()])
+    values = np.concatenate([result.effective, np.asarray(result.effective_null)[None]]) / units
     effective = matrix_picture(
-        values, [*result.dims, "random"], names, title="Units that carry each latent", signed=False, cell=cell
+        values,
+        [*result.dims, "random"],
+        names,
+        title="Share of the units that carry a latent",
+        signed=False,
+        cell=cell,
     )
     top = matrix_picture(
         np.stack([np.abs(m).max(axis=1) for m in result.matrices.values()], axis=1),

@@ -57,6 +57,7 @@ def _traversal(result: Traversal, *, scale: int | None = None, animate: bool = T
         "posterior": "posterior range",
         "sigma": "around the code",
         "values": "values given",
+        "direction": "steps in standard deviations",
     }
 
     def movie() -> list[Image.Image]:

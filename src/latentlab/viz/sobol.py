@@ -19,11 +19,11 @@ _WIDTH, _ROW = 380, 26
     Sobol,
     sum_first="first-order shares sum to {}",
     additivity_gap="gap to 1 {}",
-    negative="negative ones {}",
+    negative_shares="negative ones {}",
     first_error="standard errors {}",
     total_error="and {}",
-    null="an undriven latent has {}",
-    calls="{} codes run",
+    undriven_share="an undriven latent has {}",
+    codes_run="{} codes run",
 )
 def _sobol(result: Sobol, *, count: int = _MOST, scale: int | None = None) -> Drawing:
     order = np.argsort(-result.total, kind="stable")[:count]
@@ -49,7 +49,9 @@ def _sobol(result: Sobol, *, count: int = _MOST, scale: int | None = None) -> Dr
         table = np.nan_to_num(result.unit_total[order][:, units])
         title = "Total shares of the units that vary most"
         parts.append(
-            matrix_picture(np.clip(table, 0.0, None), names, [f"unit {u}" for u in units], title=title)
+            matrix_picture(
+                np.clip(table, 0.0, None).round(2) + 0.0, names, [f"unit {u}" for u in units], title=title
+            )
         )
     how = "given the others" if result.method == "conditional" else "under the prior"
     return Drawing(images.above(parts, 6), f"Variance shares of {result.target}, latents {how}")
@@ -79,7 +81,7 @@ def _shares(result: Sobol, order: np.ndarray) -> Image.Image:
                 a, b = (left + max(round(_WIDTH * max(v, 0.0) / top), 0) for v in (low, high))
                 draw.line((a, above + 5, b, above + 5), fill=INK)
                 furthest = max(furthest, b)
-        text = f"{bars[0][0]:.2g} / {bars[1][0]:.2g}"
+        text = f"{_brief(bars[0][0])} / {_brief(bars[1][0])}"
         lettering.write(picture, (furthest + 6, y + _ROW / 2 - 1), text, size=11, colour=FAINT, anchor="lm")
     y = _ROW * len(rows) + 4
     draw.rectangle((left, y + 2, left + 12, y + 11), fill=ACCENT)
@@ -90,6 +92,10 @@ def _shares(result: Sobol, order: np.ndarray) -> Image.Image:
     lettering.write(picture, (left + 238, y), "95 % of the bootstrap", size=11, colour=FAINT)
     unit = f" ({result.unit})" if result.unit else ""
     return images.titled(picture, f"Shares of the variance of {result.target}{unit}")
+
+
+def _brief(value: float) -> str:
+    return f"{value:.2g}" if abs(value) >= 0.005 else "0"
 
 
 def _row(result: Sobol, i: int):

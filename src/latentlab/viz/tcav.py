@@ -23,10 +23,10 @@ _WIDTH, _ROW = 420, 44
 def _tcav(result: Tcav, *, width: int = _WIDTH) -> Drawing:
     names = [*result.concepts, "random concepts"]
     notes = [
-        f"p = {_p(a)}, CAV {100 * c:.0f} % right, score {s:.2f}"
+        f"p = {_p(a)}, CAV accuracy {100 * c:.0f} %, score {s:.2f}"
         for a, c, s in zip(result.adjusted, result.accuracy, result.score.mean(axis=1), strict=True)
     ]
-    notes.append(f"{len(result.null_effect)} sets, CAVs {100 * result.null_accuracy.mean():.0f} % right")
+    notes.append(f"{len(result.null_effect)} sets, accuracy {100 * result.null_accuracy.mean():.0f} %")
     left = max(lettering.width(t) for t in names) + 16
     right = max(lettering.width(t, lettering.SMALL) for t in notes) + 24
     limit = max(float(np.abs(np.concatenate([result.effect, result.null_effect])).max()), 1e-12) * 1.05

@@ -1,4 +1,4 @@
-// Layers: a stage's maps as a sheet of units; switch units off, scale them, and see the picture change.
+// Layers: a graph of stages, one stage's units as a sheet; look at a unit, switch units off, see the picture change.
 LL.views.layers = class {
   constructor(root, host) {
     this.root = root;
@@ -31,7 +31,7 @@ LL.views.layers = class {
   // ---- layout ----
   build() {
     const { el, button } = LL;
-    this.stageList = el("nav", { class: "ll-stages", "aria-label": "stages" });
+    this.graph = el("nav", { class: "ll-graph", "aria-label": "stages" });
     this.count = el("span", { class: "ll-count" });
     this.offButton = button(null, "Off", "Switch the selected units off (Delete)", () => this.setSelected("ablate"));
     this.onButton = button(null, "On", "Take back all changes of the selected units", () => this.setSelected(null));
@@ -49,13 +49,13 @@ LL.views.layers = class {
       el("span", { class: "ll-scale-box" }, this.scale, this.scaleText), this.count);
     this.head = el("div", { class: "ll-head" });
     this.canvas = el("canvas", { class: "ll-sheet", tabindex: "0", role: "grid",
-      "aria-label": "units of the stage: arrow keys move, space switches a unit off or on, S selects" });
+      "aria-label": "units of the stage: arrow keys move, enter looks at a unit, space switches it off or on, S selects" });
     this.tip = el("div", { class: "ll-tip", hidden: true });
     this.box = el("div", { class: "ll-sheet-box" }, this.canvas, this.tip);
     this.chips = el("div", { class: "ll-chips", "aria-label": "edits" });
     this.hint = el("p", { class: "ll-hint" });
-    this.hint.innerHTML = "Click a unit to switch it off or on. Drag across several to select them, then scale them. " +
-      "<kbd>Shift</kbd>-click adds one to the selection.";
+    this.hint.innerHTML = "Click a unit to look at it; click it again to switch it off or on. Drag across several to " +
+      "select them, then scale them. <kbd>Shift</kbd>-click adds one to the selection.";
     this.status = LL.statusLine();
     this.pictures = {};
     const figures = [["original", "Original"], ["image", "Edited"], ["difference", "Difference"]].map(([name, title]) => {
@@ -65,35 +65,109 @@ LL.views.layers = class {
       return el("figure", { class: "ll-figure" }, canvas, caption);
     });
     this.results = el("div", { class: "ll-results" }, ...figures);
-    this.root.replaceChildren(el("div", { class: "ll-layers" }, this.stageList,
-      el("div", {}, this.tools, this.head, this.box, this.chips, this.hint, this.status.node), this.results));
+    this.score = el("p", { class: "ll-score", hidden: true });
+    this.root.replaceChildren(this.graph, el("div", { class: "ll-layers" },
+      el("div", { class: "ll-open" }, this.tools, this.head, this.score, this.box, this.chips, this.hint, this.status.node), this.results));
     this.pointer();
   }
 
+  // One row a network, from its input to what it gives; a column is a stage's distance from the input.
   buildStages(stages) {
     const { el } = LL;
     this.stages = new Map(stages.map((stage) => [stage.address, stage]));
     this.stageButtons = new Map();
-    const nodes = [];
-    let network = null;
+    const networks = new Map();
     for (const stage of stages) {
-      const [owner, name] = [stage.address.split(".")[0], stage.address.split(".").slice(1).join(".")];
-      if (owner !== network) {
-        network = owner;
-        const titles = { generator: "Generator (decoder)", encoder: "Encoder", discriminator: "Discriminator" };
-        nodes.push(el("h4", {}, titles[owner] ?? owner));
-      }
-      const map = stage.shape.length === 3, [units, h, w] = stage.shape;
-      const shape = map ? `${units} ${units === 1 ? "map" : "maps"} of ${h}×${w}` : `${units} units`;
-      const mark = el("span", { class: "ll-mark", title: "edited units" });
-      const title = [shape, stage.kind, stage.parameters ? `${stage.parameters.toLocaleString("en")} parameters` : ""].filter(Boolean).join(" · ");
-      const node = el("button", { type: "button", class: "ll-stage", title, "data-stage": stage.address,
-        onclick: () => this.open(stage.address) }, el("span", { class: "ll-label" }, stage.label || name), mark,
-        el("small", {}, map ? `${units} · ${h}×${w}` : units));
-      this.stageButtons.set(stage.address, { node, mark, shape });
-      nodes.push(node);
+      const owner = stage.address.split(".")[0];
+      networks.set(owner, [...(networks.get(owner) ?? []), stage]);
     }
-    this.stageList.replaceChildren(...nodes);
+    const titles = { generator: "Generator", encoder: "Encoder", discriminator: "Discriminator", mapping: "Mapping" };
+    this.rows = [...networks].map(([owner, members]) => {
+      const plan = this.plan(owner, members), row = el("div", { class: "ll-network", style: `--lanes:${plan.lanes}` });
+      const lines = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+      lines.setAttribute("class", "ll-lines");
+      lines.setAttribute("aria-hidden", "true");
+      row.append(lines);
+      for (const [name, text] of [["input", members[0].feeds], ["output", members.at(-1).gives]]) {
+        if (text) row.append(plan.ends[name].node = el("span", { class: "ll-end" }, text));
+      }
+      for (const stage of members) {
+        const place = plan.places.get(stage.address);
+        row.append(place.node = this.buildStage(stage));
+        if (place.styled) { place.node.classList.add("ll-styled"); place.node.title += ` · also reads the ${members[0].feeds}`; }
+      }
+      return { node: row, title: el("h4", {}, titles[owner] ?? owner), lines, ...plan };
+    });
+    this.graph.replaceChildren(...this.rows.map((row) => el("div", { class: "ll-network-row" }, row.title, row.node)));
+    this.arrange();
+  }
+
+  plan(owner, members) {
+    const places = new Map(), byName = new Map(), links = [], columns = [];
+    const ends = { input: { column: 0, lane: 0, ahead: 0 }, output: null };
+    let before = "input";
+    for (const stage of members) {
+      const name = stage.address.slice(owner.length + 1), reads = stage.inputs.length ? stage.inputs : [before];
+      const from = reads.map((read) => (read === "input" ? ends.input : byName.get(read))).filter(Boolean);
+      const place = { column: 1 + Math.max(0, ...from.map((source) => source.column)), lane: 0, ahead: 0, from };
+      (columns[place.column] ??= []).push(place);
+      byName.set(name, place);
+      places.set(stage.address, place);
+      // A style that every stage reads is a mark on the box; its lines would cover the graph.
+      place.styled = from.length > 1 && from.includes(ends.input);
+      for (const source of from) if (source !== ends.input || !place.styled) links.push([source, place]);
+      before = name;
+    }
+    // The longest way to the end stays in the first lane.
+    for (const place of [...places.values()].reverse()) for (const source of place.from) source.ahead = Math.max(source.ahead, place.ahead + 1);
+    for (const column of columns) column?.sort((a, b) => b.ahead - a.ahead).forEach((place, lane) => { place.lane = lane; });
+    const last = places.get(members.at(-1).address);
+    ends.output = { column: columns.length, lane: last.lane };
+    links.push([last, ends.output]);
+    return { places, ends, links, columns: columns.length + 1, lanes: Math.max(...Array.from(columns, (column) => column?.length ?? 1)) };
+  }
+
+  buildStage(stage) {
+    const { el } = LL, name = stage.address.split(".").slice(1).join(".");
+    const map = stage.shape.length === 3, [units, h, w] = stage.shape;
+    const shape = map ? `${units} ${units === 1 ? "map" : "maps"} of ${h}×${w}` : `${units ?? "?"} units`;
+    const mark = el("span", { class: "ll-mark", title: "edited units" });
+    const title = [shape, stage.kind, stage.parameters ? `${stage.parameters.toLocaleString("en")} parameters` : ""].filter(Boolean).join(" · ");
+    const node = el("button", { type: "button", class: "ll-stage", title, "data-stage": stage.address,
+      onclick: () => this.open(stage.address) }, el("span", { class: "ll-label" }, stage.label || name), mark,
+      el("small", {}, map ? `${units} · ${h}×${w}` : units ?? ""));
+    this.stageButtons.set(stage.address, { node, mark, shape });
+    return node;
+  }
+
+  // Places the boxes and draws the lines between them; again whenever the width changes.
+  arrange() {
+    const narrow = this.graph.clientWidth < 800, high = 38, lane = 46;
+    this.graph.classList.toggle("ll-narrow", narrow);
+    const room = (this.graph.clientWidth || 900) - (narrow ? 6 : 96), endWide = narrow ? 40 : 62;
+    for (const { node, lines, places, ends, links, columns, lanes } of this.rows ?? []) {
+      const gap = LL.clamp((room - 2 * endWide) / (columns - 2) - 84, 10, 26);
+      const wide = LL.clamp((room - 2 * endWide - gap * (columns - 1)) / (columns - 2), 62, 112);
+      const left = (column) => (column === 0 ? 0 : endWide + gap + (column - 1) * (wide + gap));
+      const width = left(columns - 1) + endWide, height = lanes * lane - (lane - high);
+      const box = ({ column, lane: row }) => [left(column), row * lane, column === 0 || column === columns - 1 ? endWide : wide];
+      node.style.cssText = `width:${width}px;height:${height}px`;
+      for (const place of [...places.values(), ends.input, ends.output]) {
+        if (!place.node) continue;
+        const [x, y, w] = box(place);
+        place.node.style.cssText = `left:${x}px;top:${y}px;width:${w}px;height:${high}px`;
+      }
+      lines.setAttribute("viewBox", `0 0 ${width} ${height}`);
+      lines.style.cssText = `width:${width}px;height:${height}px`;
+      lines.innerHTML = links.map(([a, b]) => {
+        const [ax, ay, aw] = box(a), [bx, by] = box(b), x0 = ax + aw, y0 = ay + high / 2, y1 = by + high / 2;
+        // What skips stages in its own lane goes below them.
+        const skips = b.column - a.column > 1, dip = skips && a.lane === b.lane ? high / 2 + 4 : 0, mid = Math.max(10, (bx - x0) / 2);
+        return dip
+          ? `<path class="ll-skip" d="M${x0} ${y0}C${x0 + 16} ${y0 + dip} ${x0 + 10} ${y0 + dip} ${x0 + 22} ${y0 + dip}H${bx - 22}C${bx - 10} ${y0 + dip} ${bx - 16} ${y1} ${bx} ${y1}"/>`
+          : `<path class="${skips ? "ll-skip" : ""}" d="M${x0} ${y0}C${x0 + mid} ${y0} ${bx - mid} ${y1} ${bx} ${y1}"/>`;
+      }).join("");
+    }
   }
 
   // ---- state ----
@@ -112,6 +186,7 @@ LL.views.layers = class {
       this.selected.clear();
       this.history = new LL.History();
       if (!first) { this.control(); this.draw(true); }
+      else if (data.unit != null) { this.cursor = data.unit; this.selected.add(data.unit); }
     }
     this.showEdits();
   }
@@ -162,12 +237,23 @@ LL.views.layers = class {
     this.layout();
     const latency = info.latency();
     LL.record("layers", this.seat.engine.kind, latency, null);
+    this.showScore(parts.scores);
     this.status.frame(latency);
+  }
+
+  // What a discriminator says of the picture, without and with the edits.
+  showScore(part) {
+    this.score.hidden = !part;
+    if (!part) return;
+    const [before, after] = part.values.map((value) => LL.format(value));
+    this.score.textContent = `Discriminator’s score: ${before}` + (before === after ? "" : ` → ${after}`);
+    this.score.title = "Higher: the image looks more real to it";
+    LL.measured("layers").scores = part.values;
   }
 
   send() {
     const state = { edits: this.edits, stage: this.stage, selected: [...this.selected].sort((a, b) => a - b),
-      revision: this.revision, engine: this.seat.engine.kind };
+      unit: this.cursor ?? null, revision: this.revision, engine: this.seat.engine.kind };
     const text = JSON.stringify(state);
     if (text === this.sent) return;
     this.sent = text;
@@ -271,7 +357,8 @@ LL.views.layers = class {
       if (event.shiftKey) this.select([this.cursor], true);
       this.layout();
       this.reveal();
-    } else if ((k === " " || k === "Enter") && onSheet && this.cursor != null) this.toggle(this.cursor);
+    } else if (k === "Enter" && onSheet && this.cursor != null) this.select([this.cursor]);
+    else if (k === " " && onSheet && this.cursor != null) this.toggle(this.cursor);
     else if (k.toLowerCase() === "s" && this.cursor != null) {
       this.selected.has(this.cursor) ? this.selected.delete(this.cursor) : this.selected.add(this.cursor);
       this.select([], true);
@@ -326,7 +413,8 @@ LL.views.layers = class {
         if (event.shiftKey) {
           this.selected.has(unit) ? this.selected.delete(unit) : this.selected.add(unit);
           this.select([], true);
-        } else this.toggle(unit);
+        } else if (this.selected.size === 1 && this.selected.has(unit)) this.toggle(unit);
+        else this.select([unit]);
         this.hover(unit, x, y);
       }
     };
@@ -377,7 +465,7 @@ LL.views.layers = class {
       const operation = edit.operation ?? "ablate", value = edit.value ?? 0;
       const units = !edit.units ? "all units" : edit.units.length > 4 ? `${edit.units.length} units` : `unit${edit.units.length > 1 ? "s" : ""} ${edit.units.join(", ")}`;
       const what = { ablate: "off", scale: `×${value.toFixed(2)}`, set: `= ${value}`, shift: `${value < 0 ? "−" : "+"} ${Math.abs(value)}`, replace: "replaced" }[operation];
-      return `${edit.stage.replace("generator.", "")}: ${units} ${what}${edit.region ? ", in a region" : ""}`;
+      return `${edit.stage}: ${units} ${what}${edit.region ? ", in a region" : ""}`;
     };
     this.chips.hidden = !this.edits.length;
     this.chips.replaceChildren(...this.edits.map((edit) => LL.el("span", { class: "ll-chip" }, text(edit),
@@ -427,6 +515,7 @@ LL.views.layers = class {
   }
 
   layout() {
+    if (this.graphWidth !== this.graph.clientWidth) { this.graphWidth = this.graph.clientWidth; this.arrange(); }
     if (this.frameAsked) return;
     this.frameAsked = requestAnimationFrame(() => { this.frameAsked = 0; this.paintSheet(); });
   }

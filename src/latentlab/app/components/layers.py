@@ -1,4 +1,4 @@
-"""Layers: a stage's feature maps as a sheet whose units can be switched off, with the picture before and after."""
+"""Layers: a graph of stages, a stage's units as a sheet, and the picture before and after what is done to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _component = register("layers")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage as the list shows it.
+    """One stage as the graph shows it.
 
     Args:
         address: such as "generator.block2".
@@ -24,6 +24,10 @@ class Stage:
         label: what to call it; by default its name.
         parameters: how many it has.
         kind: what it is made of, such as "Conv2d + ReLU".
+        inputs: names of the stages of its network that it reads; "input" for the network's own input, and where
+            nothing is said, the stage before.
+        feeds: what the network's first stage is given, such as "image", shown at the left of its row.
+        gives: what the network's last stage gives, shown at the right.
     """
 
     address: str
@@ -31,25 +35,33 @@ class Stage:
     label: str = ""
     parameters: int = 0
     kind: str = ""
+    inputs: tuple[str, ...] = ()
+    feeds: str = ""
+    gives: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class LayersFrame:
-    """What the rerun engine draws: images (channels, height, width) in [0, 1], maps (units, …) after the edits."""
+    """What the rerun engine draws: images (channels, height, width) in [0, 1], maps (units, …) after the edits.
+
+    ``scores`` are what a discriminator says of the image, without and with the edits, where its stage is shown.
+    """
 
     original: np.ndarray
     edited: np.ndarray
     maps: np.ndarray
+    scores: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class LayersState:
-    """What a person did: edits, the stage they look at, the units they selected."""
+    """What a person did: edits, the stage they look at, the units they selected, the one they look at."""
 
     edits: tuple[Edit, ...]
     stage: str
     selected: tuple[int, ...] = ()
     engine: str = "rerun"
+    unit: int | None = None
 
 
 def layers_state(key: str, edits: Sequence[Edit], stage: str, revision: str | int = 0) -> LayersState:
@@ -59,13 +71,16 @@ def layers_state(key: str, edits: Sequence[Edit], stage: str, revision: str | in
         return LayersState(tuple(edits), stage)
     drawn_by = "server" if state.get("engine") == "server" else "rerun"
     shown = str(state.get("stage") or stage)
+    unit = state.get("unit")
+    unit = unit if isinstance(unit, int) and not isinstance(unit, bool) and unit >= 0 else None
     try:
         if str(state["revision"]) == str(revision):
             made = tuple(Edit.from_dict(dict(spec)) for spec in state["edits"])
-            return LayersState(made, shown, tuple(int(u) for u in state.get("selected", ())), drawn_by)
+            chosen = tuple(int(u) for u in state.get("selected", ()))
+            return LayersState(made, shown, chosen, drawn_by, unit)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass  # what a browser sends may be anything; the person then starts from the edits given
-    return LayersState(tuple(edits), shown, (), drawn_by)
+    return LayersState(tuple(edits), shown, (), drawn_by, unit)
 
 
 def layers(
@@ -80,7 +95,7 @@ def layers(
     revision: str | int = 0,
     on_change: Callable[[], None] | None = None,
 ) -> LayersState:
-    """Draws the stage list, the sheet and the pictures; the input is what ``engine.open_session`` was given.
+    """Draws the graph of stages, the sheet and the pictures; the input is what ``engine.open_session`` was given.
 
     Args:
         stages: the stages to choose from, in order; grouped by network.
@@ -118,11 +133,14 @@ def layers(
             "sheet": {**sheet, "data": wire.to_text(sheet["data"])},
             "stats": {**stats, "data": wire.to_text(stats["data"])},
         }
+        if drawn.scores is not None:
+            frame["scores"] = {"values": list(drawn.scores), "data": ""}
     _component(
         key=key,
         data={
             "stages": [asdict(s) for s in stages],
             "stage": state.stage,
+            "unit": state.unit,
             "edits": [edit.to_dict() for edit in state.edits],
             "image_shape": list(image_shape),
             "token": token,

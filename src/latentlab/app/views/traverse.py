@@ -9,8 +9,11 @@ import numpy as np
 import streamlit as st
 
 from latentlab import analysis
-from latentlab.app import components, controls, engine, state
+from latentlab.app import components, controls, engine, sliders, state
+from latentlab.app.calls import Call, place
+from latentlab.app.figures import figure
 from latentlab.app.start import Start, reading_of, starting_point
+from latentlab.models.contract import space_of
 
 if TYPE_CHECKING:
     from latentlab.analysis.encoding import Encoding
@@ -42,24 +45,36 @@ def live(run: Run, start: Start) -> None:
     with controls.one_sentence():
         task = state.encoding_job(run)
         encoding = task.result if task is not None and task.wait(PATIENCE) else None
-        edits = chosen_edits(run)
-        token = engine.open_session("traverse", run.model, z=start.z, edits=edits)
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+            pull = sliders.chosen(run)
+            edits = chosen_edits(run)
+        numbers = sliders.numbers(run, pull, start)
+        token = engine.open_session("traverse", run.model, z=numbers, edits=edits, pull=pull)
         held = components.traverse(
-            controls.sliders(run, encoding, start),
-            start.z,
+            sliders.axes(run, pull, encoding, start),
+            numbers,
             key="pull",
             image_shape=run.model.image_shape,
             token=token,
-            render=lambda z: analysis.decode_latents(run.model, z[None], edits=edits)[0],
+            render=lambda z: sliders.decoded(run, pull, z, edits),
             source=start.image,
             source_label=start.label,
-            revision=start.revision,
+            revision=start.revision if pull is None else f"{start.revision}-{hash(pull)}",
             seed=int(st.session_state["seed"]),
         )
         if start.image is not None:
             reading_of(run, start)
-        explain(run, task, encoding)
-        below(run, encoding, held.z, edits)
+        if pull is None or pull.space == run.model.latent_space.name:
+            explain(run, task, encoding)
+        else:
+            st.caption(
+                f"Sliders move a code of {pull.space.upper()}, over the middle 98 % of the prior carried there."
+            )
+        if pull is None:
+            below(run, encoding, held.z, edits, None)
+        else:
+            z, space = sliders.held_code(run, pull, held.z)
+            below(run, encoding if space is None else None, z, edits, space)
 
 
 def chosen_edits(run: Run) -> tuple:
@@ -94,23 +109,25 @@ def explain(run: Run, task: state.Job | None, encoding: Encoding | None) -> None
         )
 
 
-def below(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> None:
-    """Strips, plane, swaps and the latent itself, each drawn only while it is open."""
+def below(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple, space: str | None) -> None:
+    """Strips, plane, swaps and the latent itself, each drawn only while it is open; ``space`` is the code's."""
+    if space is not None:  # edits of the mapping are behind such a code
+        edits = tuple(edit for edit in edits if edit.network == "generator")
     strips, plane, swaps, away = st.tabs(
         ["Strips", "Plane", "Swap blocks", "Take away"], key="below", on_change="rerun", bind="query-params"
     )
     if strips.open:
         with strips, controls.one_sentence():
-            draw_strips(run, encoding, z, edits)
+            draw_strips(run, encoding, z, edits, space)
     if plane.open:
         with plane, controls.one_sentence():
-            draw_plane(run, encoding, z, edits)
+            draw_plane(run, encoding, z, edits, space)
     if swaps.open:
         with swaps, controls.one_sentence():
             draw_swaps(run, encoding, edits)
     if away.open:
         with away, controls.one_sentence():
-            take_away(run, z, edits)
+            take_away(run, z, edits, space)
 
 
 def span_picker(encoding: Encoding | None, key: str) -> Any:
@@ -121,9 +138,10 @@ def span_picker(encoding: Encoding | None, key: str) -> Any:
     return "prior" if encoding is None and chosen == "Data" else SPANS[chosen]
 
 
-def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> None:
+def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple, space: str | None) -> None:
     """One strip a latent: it alone moves from one end of its range to the other."""
-    names = controls.active_names(run, encoding)
+    here = space_of(run.model, space)
+    names = controls.active_names(run, encoding) if space is None else sliders.widest(run, space)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         span = span_picker(encoding, "strip-range")
         steps = st.select_slider(
@@ -138,12 +156,14 @@ def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple
         everything = st.toggle(
             "Inactive too", key="all-dims", bind="query-params", help="Also latents that carry nothing."
         )
-    dims = list(run.model.latent_space.names) if everything else names
+    dims = list(here.names) if everything else names
     picture = state.drawn(
         run,
         "strips",
-        (z.tobytes(), tuple(dims), steps, span, edits, encoding is not None),
-        lambda: analysis.traverse(run.model, z, dims, steps=steps, span=span, encoding=encoding, edits=edits),
+        (z.tobytes(), tuple(dims), steps, span, edits, encoding is not None, space),
+        lambda: analysis.traverse(
+            run.model, z, dims, steps=steps, span=span, encoding=encoding, edits=edits, space=space
+        ),
     )
     controls.show_drawn(
         picture,
@@ -154,10 +174,11 @@ def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple
     st.caption("Change: how much a pixel changes on average between the two ends of a strip.")
 
 
-def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple) -> None:
+def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple, space: str | None) -> None:
     """A plane of images over two latents."""
-    space, names = run.model.latent_space, controls.active_names(run, encoding)
-    menu = controls.ordered(space, [*names, *(name for name in space.names if name not in names)])
+    here = space_of(run.model, space)
+    names = controls.active_names(run, encoding) if space is None else sliders.widest(run, space)
+    menu = controls.ordered(here, [*names, *(name for name in here.names if name not in names)])
     if len(menu) < 2:
         st.info(f"A plane needs two latents with an order; this model has {len(menu) or 'none'}.")
         return
@@ -174,9 +195,9 @@ def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple)
     picture = state.drawn(
         run,
         "plane",
-        (z.tobytes(), x, y, steps, span, edits, encoding is not None),
+        (z.tobytes(), x, y, steps, span, edits, encoding is not None, space),
         lambda: analysis.traverse_grid(
-            run.model, z, (x, y), steps=steps, span=span, encoding=encoding, edits=edits
+            run.model, z, (x, y), steps=steps, span=span, encoding=encoding, edits=edits, space=space
         ),
     )
     controls.show_drawn(
@@ -187,6 +208,9 @@ def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple)
 def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple) -> None:
     """One block of latents from the column, the others from the row."""
     space, seed = run.model.latent_space, int(st.session_state["seed"])
+    if sliders.STYLES in run.model.spaces:
+        draw_mixing(run, edits)
+        return
     if len(space.blocks) < 2:
         st.info(
             f"This model keeps all its latents in one block ({space.block_names[0]!r}), so it has no blocks to swap. "
@@ -219,18 +243,55 @@ def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple) -> None:
     st.caption(f"Each column brings its {block}, each row everything else; the diagonal is as it was.")
 
 
-def take_away(run: Run, z: np.ndarray, edits: tuple) -> None:
+def draw_mixing(run: Run, edits: tuple) -> None:
+    """Styles of some layers from the column, those of all others from the row."""
+    seed, layers = int(st.session_state["seed"]), list(run.model.spaces[sliders.STYLES].block_names)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        first, last = st.select_slider(
+            "Layers from the column",
+            range(len(layers)),
+            value=(0, max(0, len(layers) // 3)),
+            key="mixed",
+            bind="query-params",
+            width=260,
+            help="The first layers decide the coarse shape, the last ones the fine strokes.",
+        )
+        rows = st.select_slider("Samples", range(3, 9), value=6, key="rows", bind="query-params", width=150)
+    call = Call(
+        run,
+        "swap_grid",
+        (None, layers[first : last + 1]),
+        {"rows": rows, "seed": seed, "space": sliders.STYLES, "edits": _behind_mapping(edits)},
+    )
+    figure(
+        call,
+        "Style mixing grid",
+        {},
+        meaning=f"Each column brings the styles of layers {first} to {last}, each row those of all others.",
+        background=False,
+    )
+
+
+def _behind_mapping(edits: tuple) -> tuple:
+    return tuple(edit for edit in edits if edit.network == "generator")
+
+
+def take_away(run: Run, z: np.ndarray, edits: tuple, space: str | None) -> None:
     """The latent as JSON and as code, and its image."""
     numbers = [round(float(v), 5) for v in z]
     left, right = st.columns([1, 1])
     with left:
-        st.caption("Paste these numbers under Start from → Numbers to come back here.")
+        st.caption(
+            "Paste these numbers under Start from → Numbers to come back here."
+            if space is None
+            else f"A code of {space.upper()}, as scripts take it."
+        )
         st.code(json.dumps(numbers), language="json", wrap_lines=True)
         text = json.dumps(
             {
                 "run": run.name,
                 "weights_digest": run.digest,
-                "space": run.model.latent_space.name,
+                "space": space_of(run.model, space).name,
                 "z": numbers,
                 "edits": [edit.to_dict() for edit in edits],
             }
@@ -242,7 +303,9 @@ def take_away(run: Run, z: np.ndarray, edits: tuple) -> None:
             )
             st.download_button(
                 "Image as PNG",
-                lambda: viz_png(analysis.decode_latents(run.model, z[None], edits=edits)[0], side),
+                lambda: viz_png(
+                    analysis.decode_latents(run.model, z[None], edits=edits, space=space)[0], side
+                ),
                 controls.file_name(run.name, "image") + ".png",
                 "image/png",
                 key="z-png",
@@ -250,7 +313,7 @@ def take_away(run: Run, z: np.ndarray, edits: tuple) -> None:
             )
     with right:
         st.caption("The same picture from a script or a notebook:")
-        st.code(code_for(run, numbers, edits), language="python", wrap_lines=True)
+        st.code(code_for(run, numbers, edits, space), language="python", wrap_lines=True)
 
 
 def viz_png(image: np.ndarray, scale: int) -> bytes:
@@ -262,17 +325,15 @@ def viz_png(image: np.ndarray, scale: int) -> bytes:
     return out.getvalue()
 
 
-def code_for(run: Run, numbers: list[float], edits: tuple) -> str:
+def code_for(run: Run, numbers: list[float], edits: tuple, space: str | None) -> str:
     """Lines of Python that decode the latent again, under the same edits."""
-    from latentlab.runs import ZOO
-
     made = ", ".join(f"latentlab.Edit(**{edit.to_dict()!r})" for edit in edits)
-    path = run.name if run.path.parent == ZOO else str(run.path)
+    options = (f", edits=[{made}]" if edits else "") + ("" if space is None else f", space={space!r}")
     return (
         "import latentlab, numpy as np\n"
-        f"run = latentlab.Run.open({path!r})\n"
+        f"run = latentlab.Run.open({place(run)!r})\n"
         f"z = np.array({numbers})\n"
-        f"strip = latentlab.traverse(run.model, z{f', edits=[{made}]' if edits else ''})\n"
+        f"strip = latentlab.traverse(run.model, z{options})\n"
         "latentlab.viz.show(strip)"
     )
 

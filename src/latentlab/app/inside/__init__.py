@@ -1,0 +1,1 @@
+"""Inside: what the Layers page shows below the open network, one question a file."""

@@ -1,0 +1,459 @@
+"""The Layers page: each view's number comes back from its code, jobs can be cancelled, edits are compared.
+
+Would catch: a figure whose code is another call than the one shown, numbers that were rounded, written out by hand or
+left over from other weights, and a view that belongs to one kind of network only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+from latentlab import analysis
+from latentlab.analysis import Direction
+from latentlab.app import calls, engine, server, sliders, state
+from latentlab.app.calls import Call
+from latentlab.app.inside import ranking
+from latentlab.app.inside.look import Look
+from latentlab.app.jobs import Job
+from latentlab.app.pull import Pull
+from latentlab.app.start import Start
+from latentlab.app.wire import WANT_IMAGE, WANT_SHEET, Request
+from latentlab.config import MODELS, Adversarial, BetaVAE, DataConfig, Experiment
+from latentlab.models.build import build_model
+from latentlab.models.edits import Edit
+from latentlab.runs import WEIGHTS, Run, save_weights
+
+LAYERS, TRAVERSE = "views/layers.py", "views/traverse.py"
+MAPS, SEES = "generator.deconv1", "encoder.conv2"
+UNIT = 1
+OPTIONS = {
+    "vae": {"latents": 3, "width": 6, "hidden": 8},
+    "gan": {"latents": 3, "width": 4},
+    "style-gan": {"latents": 4, "styles": 6, "mapping_layers": 2, "width": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Runs of small random networks on the digits."""
+    folder, runs = tmp_path_factory.mktemp("small"), {}
+    for family, options in OPTIONS.items():
+        config = MODELS[family](**options)
+        objective = Adversarial() if config.kind == "adversarial" else BetaVAE()
+        run = Run.create(
+            folder / family,
+            Experiment(name=family, data=DataConfig("digits"), model=config, objective=objective),
+            (1, 32, 32),
+        )
+        model = build_model(config, (1, 32, 32), 1)
+        with torch.no_grad():
+            for network in (n for n in ("generator", "encoder") if n in model.networks and family == "vae"):
+                for module in model.networks[network].modules():
+                    if isinstance(module, torch.nn.Linear | torch.nn.ConvTranspose2d | torch.nn.Conv2d):
+                        module.weight *= 2.5
+        save_weights(model, run.path / WEIGHTS)
+        runs[family] = Run.open(run.path)
+    return runs
+
+
+@pytest.fixture(autouse=True)
+def workspace(small: dict[str, Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    folder = small["vae"].path.parent
+    monkeypatch.setenv(server.RUNS_VARIABLE, str(folder))
+    monkeypatch.setattr("latentlab.runs.ZOO", tmp_path)
+    return folder
+
+
+def rerun(changed) -> AppTest:
+    app = changed.run()
+    assert not app.exception, app.exception[0].message
+    return app
+
+
+def opened(page: str, **choices: object) -> AppTest:
+    app = AppTest.from_file(str(server.MAIN), default_timeout=60)
+    app.query_params.update({name: str(value) for name, value in choices.items()})
+    return rerun(rerun(app).switch_page(page))
+
+
+def settled(app: AppTest) -> AppTest:
+    end = time.monotonic() + 90
+    while app.get("progress"):
+        assert time.monotonic() < end, "the background job did not end"
+        time.sleep(0.1)
+        rerun(app)
+    return app
+
+
+def looking_at(family: str, run: Run, stage: str, unit: int | None = None, **choices: object) -> AppTest:
+    """The page with a unit clicked, as the component reports it."""
+    app = opened(LAYERS, run=family, stage=stage, **choices)
+    if unit is not None:
+        kind = "image-" if family == "vae" and choices.get("start") != "Seed" else "seed-"
+        number = int(app.number_input(key="image").value) if kind == "image-" else 0
+        app.session_state["open"] = {
+            "state": {
+                "edits": [],
+                "stage": stage,
+                "selected": [unit],
+                "unit": unit,
+                "revision": f"{run.digest[:12]}-{kind}{number}-0",
+                "engine": "rerun",
+            }
+        }
+        rerun(app)
+    return settled(app)
+
+
+def texts(app: AppTest) -> str:
+    return "\n".join(str(e.value) for kind in ("caption", "markdown", "info") for e in app.get(kind))
+
+
+def html_of(app: AppTest) -> str:
+    return "\n".join(e.proto.body for e in app.get("html"))
+
+
+def printed(code: str) -> list[float]:
+    """What a snippet prints when it is run as a program."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "copied", "exec"), {"__name__": "__main__"})
+    return [float(line) for line in out.getvalue().split()]
+
+
+def check_codes(app: AppTest, least: int = 1) -> None:
+    """Every number that a figure shows is what its code prints, to 1e-6."""
+    snippets = [block.value for block in app.code if "print(" in block.value]
+    assert len(snippets) >= least, "a figure without code"
+    for snippet in snippets:
+        told = [float(v) for v in re.findall(r"^print\(.*: (\S+)$", snippet, re.MULTILINE)]
+        assert told, snippet
+        np.testing.assert_allclose(printed(snippet), told, rtol=1e-6, atol=1e-6, err_msg=snippet)
+
+
+CARDS = [
+    (MAPS, "Draws"),
+    (MAPS, "Draws alone"),
+    (MAPS, "Top images"),
+    (MAPS, "Concept"),
+    (MAPS, "Causal effect"),
+    (MAPS, "Latents"),
+    (MAPS, "Excite"),
+    (SEES, "Sees"),
+    (SEES, "Top patches"),
+    (SEES, "Covering"),
+    (SEES, "Concept"),
+    (SEES, "Causal effect"),
+    (SEES, "Codes"),
+    (SEES, "Excite"),
+]
+
+
+@pytest.mark.parametrize(("stage", "view"), CARDS)
+def test_a_units_card_shows_numbers_that_its_code_prints(
+    small: dict[str, Run], stage: str, view: str
+) -> None:
+    app = looking_at("vae", small["vae"], stage, UNIT, **{"unit-view": view})
+    assert not app.error, app.error[0].value
+    assert f"**Unit {UNIT}** of {stage}" in texts(app)
+    check_codes(app)
+
+
+VIEWS = [
+    (SEES, "Deconvnet", {}),
+    (SEES, "Deconvnet", {"rule": "Guided", "projected": "The images of the data that excite each unit most"}),
+    (SEES, "Concepts", {"concept-view": "Units and concepts"}),
+    (SEES, "Concepts", {"concept-view": "Emergence with depth"}),
+    (MAPS, "Concepts", {"concept-view": "Emergence with depth"}),
+    (MAPS, "Concepts", {"concept-view": "Causal effects"}),
+    (MAPS, "Datapath", {}),
+    (SEES, "Datapath", {"path-stages": "This and the next"}),
+    (MAPS, "Latents and layers", {"factor-view": "Latent → layer"}),
+    (MAPS, "Latents and layers", {"factor-view": "Latent → unit → pixel"}),
+    (MAPS, "Latents and layers", {"factor-view": "Variance"}),
+    (MAPS, "Latents and layers", {"factor-view": "Pixels by unit"}),
+    (SEES, "Latents and layers", {"factor-view": "Unit profiles"}),
+    (MAPS, "Directions", {"method": "SeFa"}),
+    (MAPS, "Directions", {"method": "GANSpace", "direction-view": "What it changes"}),
+    (MAPS, "Directions", {"method": "Boundary"}),
+    (MAPS, "Units that matter", {}),
+]
+
+
+@pytest.mark.parametrize(("stage", "tab", "choices"), VIEWS)
+def test_a_view_shows_numbers_that_its_code_prints(
+    small: dict[str, Run], stage: str, tab: str, choices: dict
+) -> None:
+    app = looking_at("vae", small["vae"], stage, **{"layer-tabs": tab, **choices})
+    assert not app.error, app.error[0].value
+    assert app.get("image") or app.dataframe
+    check_codes(app)
+
+
+def test_code_that_is_another_call_would_be_noticed(small: dict[str, Run]) -> None:
+    """The fake: a figure of one seed with the code of another."""
+    call, other = (Call(small["vae"], "rank_units", (MAPS,), {"n": 4, "seed": seed}) for seed in (0, 1))
+    numbers = {"Effect": ("effect", 0)}
+    honest, fake = call.code(numbers, call()), other.code(numbers, call())
+    told = float(re.findall(r": (\S+)$", honest, re.MULTILINE)[-1])
+    assert printed(honest) == pytest.approx([told], rel=1e-6)
+    assert printed(fake) != pytest.approx([told], rel=1e-4)
+
+
+def test_written_arguments_give_themselves_back() -> None:
+    values = [
+        None, True, 3, 0.1, "a'b", (1,), [2, (3, 4)], {"a": 1.5}, Edit("generator.a", (1, 2), "scale", 0.3),
+        np.array([0.1, -2.5e-8, 1 / 3], np.float32), np.arange(6).reshape(2, 3),
+    ]  # fmt: skip
+    import latentlab
+
+    for value in values:
+        back = eval(calls.written(value), {"np": np, "latentlab": latentlab})
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(back, value)
+            assert back.dtype == value.dtype
+        else:
+            assert back == value
+    with pytest.raises(TypeError, match="A object can't be written as code"):
+        calls.written(object())
+
+
+# -- edits ---------------------------------------------------------------------------------------
+
+
+def test_a_unit_is_switched_off_and_on_from_its_card_and_compared(small: dict[str, Run]) -> None:
+    run = small["vae"]
+    app = looking_at("vae", run, MAPS, UNIT, start="Seed")
+    assert "No edit yet." in texts(app)
+    rerun(app.button(key="card-off").click())
+    edit = Edit(stage=MAPS, units=(UNIT,))
+    assert app.session_state["edits"][run.digest] == (edit,)
+    z = run.model.latent_space.sample(1, 0).numpy()
+    expected = analysis.compare_edits(run.model, z, [edit])
+    assert f"{float(expected.change[0]):.4f}" in html_of(app)
+    check_codes(app)
+    app.session_state["open"]["state"]["revision"] = f"{run.digest[:12]}-seed-0-1"
+    app.session_state["open"]["state"]["edits"] = [edit.to_dict()]
+    rerun(app)
+    assert app.button(key="card-off").label == "Switch on"
+    rerun(app.button(key="card-off").click())
+    assert app.session_state["edits"][run.digest] == ()
+
+
+def test_the_discriminators_score_follows_its_edits(small: dict[str, Run]) -> None:
+    run = small["gan"]
+    stage = run.model.networks["discriminator"].addresses[0]
+    edit = Edit(stage=stage)
+    app = looking_at("gan", run, stage, 0)
+    app.session_state["open"]["state"]["edits"] = [edit.to_dict()]
+    rerun(app)
+    with torch.inference_mode():
+        image = run.model.sample(1, 0)
+        before, after = (float(run.model.discriminate(image, made)) for made in ((), (edit,)))
+    assert before != pytest.approx(after)
+    assert f"<b>{before:.3f}</b>" in html_of(app) and f"<b>{after:.3f}</b>" in html_of(app)
+    check_codes(app)
+
+
+def test_a_live_discriminator_stage_shows_what_it_sees_of_the_drawn_image(small: dict[str, Run]) -> None:
+    """Catches a sheet of a discriminator that was given the code instead of an image."""
+    run = small["gan"]
+    stage = run.model.networks["discriminator"].addresses[0]
+    session = engine.LiveSession("t", "o", "s", run.model)
+    z = run.model.latent_space.sample(1, 3)
+    session.source = engine.Source(z=z)
+    answer = session.answer(Request(1, WANT_SHEET, None), engine.View(stage=stage))
+    assert b'"kind": "scores"' in answer
+    with torch.inference_mode():
+        image = run.model.decode(z)
+        score = float(run.model.discriminate(image))
+        state_ = run.model.networks["discriminator"].activations(image, [stage])[stage.split(".")[1]]
+    header = json.loads(answer[4 : 4 + int.from_bytes(answer[:4], "little")])
+    parts = {part["kind"]: part for part in header["parts"]}
+    assert parts["scores"]["values"] == pytest.approx([score, score])
+    assert parts["sheet"]["units"] == state_.shape[1]
+
+
+def test_the_rest_of_a_datapath_can_be_switched_off(small: dict[str, Run]) -> None:
+    run = small["vae"]
+    app = looking_at("vae", run, MAPS, start="Seed", **{"layer-tabs": "Datapath", "tolerance": "20 %"})
+    result = analysis.datapath(run.model, None, "generator", [MAPS], tolerance=0.2, n=12, seed=0, steps=60)
+    kept = {int(u) for u in result.kept[MAPS]}
+    rerun(app.button(key="path-edits").click())
+    (edit,) = app.session_state["edits"][run.digest]
+    assert edit.stage == MAPS and set(edit.units) == set(range(len(result.gates[MAPS]))) - kept
+
+
+# -- jobs ----------------------------------------------------------------------------------------
+
+
+def slowly(model, stage, network="generator", inputs=None, *, progress=None, **options):
+    """A ranking that takes twenty seconds, and can say so."""
+    for step in range(2000):
+        time.sleep(0.01)
+        progress(step, 2000)
+    raise AssertionError("nobody cancelled it")
+
+
+def test_a_job_can_be_cancelled_and_started_again(
+    small: dict[str, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = analysis.stages_of(small["gan"].model)[0].address
+    look = Look(small["gan"], Start(np.zeros(3), None, "", ""), stage, (), ())
+    monkeypatch.setattr(Look, "seed", 41)
+    call, rank_units = ranking.call_of(look), analysis.rank_units
+    monkeypatch.setattr(analysis, "rank_units", slowly)
+    app = opened(LAYERS, **{"run": "gan", "layer-tabs": "Units that matter", "stage": stage})
+    assert app.get("progress")
+    rerun(app.button(key="cancel-rank_units").click())
+    settled(app)
+    assert "Cancelled." in texts(app)
+    rerun(app.button(key="again-rank_units").click())
+    assert app.get("progress") and "Cancelled." not in texts(app)
+    task = state.job(small["gan"], call.name, call.key, call)
+    assert not task.done and not task.stopping
+    app.query_params["layer-tabs"] = app.session_state["layer-tabs"] = "Edits"
+    rerun(app)  # who leaves the view cancels what only this view waited for
+    assert task.wait(5) and task.cancelled
+    app.query_params["layer-tabs"] = app.session_state["layer-tabs"] = "Units that matter"
+    monkeypatch.setattr(analysis, "rank_units", rank_units)
+    rerun(app)
+    settled(app)
+    assert app.dataframe, "the work was begun anew"
+
+
+def test_heavy_jobs_go_one_after_the_other_and_pause_while_somebody_drags(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running, most = [], []
+
+    def work(report) -> str:
+        running.append(1)
+        most.append(len(running))
+        for step in range(5):
+            time.sleep(0.02)
+            report(step / 5, "working")
+        running.pop()
+        return "done"
+
+    jobs = [Job(work, heavy=True) for _ in range(3)]
+    assert all(job.wait(20) and job.result == "done" for job in jobs)
+    assert max(most) == 1
+
+    monkeypatch.setattr(engine, "last_answer", time.monotonic)  # somebody drags all the time
+    dragged = Job(work, heavy=True)
+    assert dragged.wait(20) and dragged.result == "done"
+
+    def spent(job: Job) -> float:
+        began = time.monotonic()
+        assert job.wait(20)
+        return time.monotonic() - began
+
+    slow = spent(Job(work, heavy=True))
+    monkeypatch.setattr(engine, "last_answer", lambda: 0.0)
+    quick = spent(Job(work, heavy=True))
+    assert slow > 1.5 * quick
+
+
+def test_a_job_that_somebody_else_waits_for_goes_on() -> None:
+    def work(report) -> str:
+        for step in range(40):
+            time.sleep(0.02)
+            report(step / 40, "working")
+        return "done"
+
+    job = Job(work, heavy=True)
+    job.audience = {"one", "other"}
+    assert not job.leave("one") and not job.stopping
+    assert job.wait(20) and job.result == "done" and not job.cancelled
+    alone = Job(work, heavy=True)
+    alone.audience = {"one"}
+    assert alone.leave("one") and alone.wait(20) and alone.cancelled and alone.result is None
+
+
+# -- spaces and directions -----------------------------------------------------------------------
+
+
+def test_sliders_of_w_and_directions_draw_what_the_model_draws(small: dict[str, Run]) -> None:
+    """Catches a direction of W with layers that moves all layers, and steps that are taken in Z."""
+    run = small["style-gan"]
+    model, rng = run.model, np.random.default_rng(0)
+    w = model.spaces["w"].dim
+    everywhere = Direction("all", tuple(rng.normal(size=w)), space="w", step=0.7)
+    late = Direction("late", tuple(rng.normal(size=w)), space="w", step=1.3, layers=(2, 3))
+    z = model.latent_space.sample(1, 5)
+    with torch.inference_mode():
+        mapped = model.map(z, "z", "w")
+    steps = (1.5, -2.0)
+    moved = everywhere.apply(mapped.numpy(), steps[0], space="w")
+    styles = model.map(torch.from_numpy(moved), "w", "w+")
+    expected = analysis.decode_latents(model, late.apply(styles.numpy(), steps[1], space="w+"), space="w+")[0]
+    for space, code in (("z", z), ("w", mapped)):
+        pull = Pull(space, (everywhere, late))
+        numbers = np.concatenate([code[0].numpy(), steps]).astype(np.float32)
+        np.testing.assert_allclose(sliders.decoded(run, pull, numbers, ()), expected, atol=1e-5)
+        session = engine.LiveSession("t", "o", "s", model, pull)
+        assert session.dim == len(numbers)
+        answer = session.answer(Request(1, WANT_IMAGE, numbers), engine.View())
+        shown = np.frombuffer(answer[-32 * 32 :], np.uint8).reshape(32, 32) / 255
+        np.testing.assert_allclose(shown, expected[0], atol=0.5 / 255 + 1e-5)
+    held, space = sliders.held_code(run, Pull("z", (everywhere, late)), np.array([*z[0], *steps], np.float32))
+    assert space == "w+"
+    np.testing.assert_allclose(analysis.decode_latents(model, held, space="w+")[0], expected, atol=1e-5)
+
+
+def test_a_stages_direction_is_pulled_like_its_edits(small: dict[str, Run]) -> None:
+    run = small["vae"]
+    units = run.model.networks["generator"].describe(torch.zeros(1, 3))[3].shape[0]
+    direction = Direction("s", tuple(np.random.default_rng(1).normal(size=units)), stage=MAPS, step=0.8)
+    z = run.model.latent_space.sample(1, 2)[0].numpy()
+    shown = sliders.decoded(run, Pull("z", (direction,)), np.array([*z, 1.7], np.float32), ())
+    expected = analysis.decode_latents(run.model, z, edits=direction.edits(1.7))[0]
+    np.testing.assert_allclose(shown, expected, atol=1e-5)
+    assert not np.allclose(expected, analysis.decode_latents(run.model, z)[0], atol=1e-3)
+
+
+def test_a_direction_saved_on_layers_is_a_slider_on_traverse(small: dict[str, Run]) -> None:
+    run = small["style-gan"]
+    app = settled(opened(LAYERS, **{"run": "style-gan", "layer-tabs": "Directions"}))
+    rerun(app.text_input(key="direction-name-sefa0").input("tilt"))
+    rerun(app.button(key="direction-save").click())
+    (kept,) = state.directions(run)
+    found = analysis.sefa(run.model, n=6, seed=0).direction("sefa0")
+    assert kept.name == "tilt" and kept.space == "w"
+    np.testing.assert_allclose(kept.array, found.array, atol=1e-9)
+    app.switch_page(TRAVERSE)
+    rerun(app)
+    assert list(app.multiselect(key="directions").options) == ["tilt"]
+    rerun(app.multiselect(key="directions").select("tilt"))
+    assert not app.error
+    pull = Pull("z", (kept,))
+    start = Start(run.model.latent_space.sample(1, 0)[0].numpy(), None, "", "r")
+    axis = next(a for a in sliders.axes(run, pull, None, start) if a.name == "tilt")
+    assert axis.index == run.model.latent_space.dim and (axis.low, axis.high) == (-3.0, 3.0)
+    state.drop_direction(run, "tilt")
+    assert state.directions(run) == ()
+
+
+def test_traverse_offers_w_and_style_mixing(small: dict[str, Run]) -> None:
+    run = small["style-gan"]
+    app = opened(TRAVERSE, run="style-gan", space="W", below="Take away")
+    assert not app.error and "A code of W" in texts(app)
+    with torch.inference_mode():
+        w = run.model.map(run.model.latent_space.sample(1, 0), "z", "w")[0].numpy()
+    np.testing.assert_allclose(json.loads(app.code[0].value), w, atol=1e-5)
+    app = opened(TRAVERSE, run="style-gan", below="Swap blocks")
+    assert not app.error and app.get("image")
+    assert "the styles of layers" in texts(app)
+    app = opened(TRAVERSE, run="vae", below="Take away")
+    assert not [s for s in app.get("segmented_control") if getattr(s, "key", None) == "space"]
