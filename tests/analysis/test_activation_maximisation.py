@@ -1,5 +1,7 @@
 """Activation maximisation against optima that are known in closed form."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -128,6 +130,7 @@ def test_an_encoders_unit_is_excited_by_what_the_model_draws(linear_model, left_
 
 def test_uniform_codes_end_in_the_corner_and_categories_are_chosen(uniform_model, categorical_model):
     """Fails clamps at other bounds, and blends of categories."""
+    uniform_model = copy.deepcopy(uniform_model)
     layer = uniform_model.generator.stages["fc"][0]
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.0, 0, 0.1, -0.2]] * 4))
