@@ -5,8 +5,8 @@ import re
 import pytest
 from PIL import Image
 
+from latentlab.app.inside.recipe import check_fits
 from latentlab.app.views.gallery import key_figures, own_pictures
-from latentlab.app.views.layers import check_fits
 from latentlab.app.views.traverse import code_for
 from latentlab.config import Experiment, VAEConfig
 from latentlab.models.build import build_model
@@ -65,7 +65,7 @@ def test_the_code_that_is_taken_away_makes_the_picture_that_is_shown(run):
     import latentlab
 
     edits = (Edit("generator.deconv1", (1, 2)), Edit("generator.fc1", None, "scale", 2.0))
-    text = code_for(run, [0.5, -1.0], edits)
+    text = code_for(run, [0.5, -1.0], edits, None)
     names: dict = {}
     exec(text.replace("latentlab.viz.show(strip)", "shown = strip"), names)
     expected = latentlab.traverse(run.model, np.array([0.5, -1.0]), edits=edits)

@@ -138,7 +138,7 @@ def frame(run: Run, start: Start, stage: str, edits: tuple[Edit, ...]) -> compon
         inputs = compared.edited[0] if start.image is None else start.image
     if network == "discriminator":
         judged = [e for e in edits if e.network == network]
-        scores = tuple(scored(run, inputs, start.z, made) for made in ((), judged))
+        scores = (scored(run, inputs, start.z, ()), scored(run, inputs, start.z, judged))
     mine = [e for e in edits if e.network == network]
     maps = analysis.feature_maps(run.model, network, inputs[None], stage, edits=mine)
     return components.LayersFrame(compared.original[0], compared.edited[0], maps.maps, scores)
