@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -379,6 +380,34 @@ def test_a_job_that_somebody_else_waits_for_goes_on() -> None:
     alone = Job(work, heavy=True)
     alone.audience = {"one"}
     assert alone.leave("one") and alone.wait(20) and alone.cancelled and alone.result is None
+
+
+def test_a_job_whose_sessions_are_all_gone_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Would catch: a closed browser tab whose computation blocks everybody else's."""
+    here = {"one", "other"}
+    monkeypatch.setattr(engine, "present", lambda owner: owner in here)
+    monkeypatch.setattr("latentlab.app.jobs.DESERTED", 0.1)
+    going = threading.Event()
+
+    def work(report) -> str:
+        while not going.is_set():
+            time.sleep(0.02)
+            report(0.5, "working")
+        return "done"
+
+    job = Job(work, heavy=True)
+    job.audience = {"one", "other"}
+    waiting = Job(work, heavy=True)
+    waiting.audience = {"other"}
+    here.discard("one")
+    assert not job.wait(2.5)
+    here.clear()
+    assert job.wait(5) and job.deserted and job.cancelled and waiting.wait(5) and waiting.deserted
+    here.add("one")
+    again = Job(work, heavy=True)
+    again.audience = {"one"}
+    going.set()
+    assert again.wait(5) and again.result == "done" and not again.deserted
 
 
 # -- spaces and directions -----------------------------------------------------------------------

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 UPSAMPLING = ("bilinear", "nearest")
 THRESHOLDS = ("quantile", "matched", "iqr")
+_AT_ONCE = 8_000_000  # positions of masks that are held as numbers
 _CANDIDATES = np.geomspace(0.0025, 0.5, 10)
 
 
@@ -110,7 +111,7 @@ def count(
     size, spots = masks.shape[2:], masks.shape[2] * masks.shape[3]
     whole = torch.from_numpy(np.ascontiguousarray(masks)).flatten(2)
     area: Tensor | None = None
-    both = above = own = seen = None
+    both = above = own = seen = asked = None
     positions = 0
     for start, state in states:
         n, units = state.shape[:2]
@@ -127,16 +128,23 @@ def count(
         assert above is not None and own is not None and seen is not None
         positions += n * state.shape[2] * state.shape[3]
         meets = orders[:, start : start + n]
-        for g, (threshold, concepts) in enumerate(groups):
+        if asked is None:  # each group's own masks, so that no order gathers all of them
+            asked = [truth[:, concepts] for _, concepts in groups]
+        for g, (threshold, _) in enumerate(groups):
             level = threshold.to(state)
             own[g] += (state > level[:, None, None]).sum((0, 2, 3)).cpu().numpy()
             on = (maps > level.cpu()[:, None, None]).float()
-            seen[g] += on.sum(1)
-            above[g] += on.sum((1, 2)).double().numpy() * (spots if flat else 1)
+            met = on.sum(1)
+            seen[g] += met
+            above[g] += met.double().sum(1).numpy() * (spots if flat else 1)
             on = on.flatten(1)
-            for r, order in enumerate(meets):
-                there = truth[order][:, concepts].transpose(0, 1).flatten(1).float()
-                both[g][r] += (on @ there.T).double().numpy()
+            at_once = max(1, _AT_ONCE // max(1, asked[g][:n].numel()))
+            for r in range(
+                0, len(meets), at_once
+            ):  # several orders in one product, which reads the maps once
+                there = asked[g][meets[r : r + at_once]].permute(0, 2, 1, 3).flatten(2).float()
+                shared = (on @ there.flatten(0, 1).T).double().numpy()
+                both[g][r : r + at_once] += shared.reshape(units, len(there), -1).transpose(1, 0, 2)
     assert both is not None and above is not None and own is not None and seen is not None
     everywhere = (whole if area is None else area).double().sum(0)
     return [

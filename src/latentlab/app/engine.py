@@ -260,7 +260,9 @@ class LiveSession:
             else:  # networks of images are shown what the model draws
                 h = self.model.decode(z, edits=edits if name == "discriminator" else ())
             if name == "discriminator":
-                parts.append({"kind": "scores", "values": scores(self.model, h, z, edits), "data": b""})
+                values = scores(self.model, h, z, edits)
+                if all(map(math.isfinite, values)):
+                    parts.append({"kind": "scores", "values": values, "data": b""})
             network = self.model.networks[name]
             state = network.activations(h, [view.stage], edits=edits)[network.stage_name(view.stage)]
             parts.extend(pack_sheet(first_tensor(state)[0].float().cpu().numpy(), view.stage))
@@ -483,3 +485,10 @@ def current_owner() -> str | None:
 
     context = get_script_run_ctx(suppress_warning=True)
     return None if context is None else context.session_id
+
+
+def present(owner: str) -> bool:
+    """Whether a Streamlit session has a browser at its other end; true of any where no server runs."""
+    from streamlit import runtime
+
+    return not owner or not runtime.exists() or runtime.get_instance().is_active_session(owner)

@@ -22,10 +22,12 @@ class Number:
     Attributes:
         path: where it stands in the result.
         form: how it is written.
+        sometimes: it is a number of the certificate that can't be measured in every call.
     """
 
     path: Path
     form: str = "{:.3g}"
+    sometimes: bool = False
 
 
 def figure(
@@ -78,11 +80,11 @@ def figure(
 
 
 def measured(result: Any, numbers: Mapping[str, Number]) -> dict[str, Number]:
-    """Those of the numbers that the result has: a certificate holds what could be measured in this call."""
+    """Those of the numbers that could be measured in this call."""
     return {
         name: number
         for name, number in numbers.items()
-        if number.path[0] != "certificate" or number.path[1] in result.certificate
+        if not number.sometimes or result.certificate.get(number.path[1]) is not None
     }
 
 

@@ -20,6 +20,7 @@ NICENESS = 10  # of a job's own thread, where the system has such a thing
 DRAGGED = 0.1  # seconds since the last live picture during which somebody is taken to be dragging
 RESTS = 4.0  # how many times as long as it worked a job rests meanwhile …
 LONGEST_PAUSE = 1.0  # … and how many seconds at most
+DESERTED = 10.0  # seconds after which a heavy job ends whose sessions have all gone away
 
 _one_at_a_time = threading.Semaphore(1)
 
@@ -41,6 +42,7 @@ class Job:
         result: what the work returned.
         error: why there is no result, one sentence.
         cancelled: whether it was ended by ``cancel``.
+        deserted: whether it ended because nobody was left who waits for it.
         audience: the sessions that wait for it.
     """
 
@@ -49,14 +51,14 @@ class Job:
         self.message = "waiting …"
         self.result: Any = None
         self.error = ""
-        self.cancelled = False
+        self.cancelled = self.deserted = False
         self.started = time.monotonic()
         self.heavy = heavy
         self.audience: set[str] = set()
         self._work = work
         self._done = threading.Event()
         self._stop = threading.Event()
-        self._reported = self.started
+        self._reported = self._awaited = self._looked = self.started
         threading.Thread(target=self._run, daemon=True, name="latentlab-job").start()
 
     def _run(self) -> None:
@@ -90,6 +92,15 @@ class Job:
 
     def _check(self) -> None:
         if self._stop.is_set():
+            raise Cancelled
+        now = time.monotonic()
+        if not self.heavy or now - self._looked < 1.0:
+            return
+        self._looked = now
+        if not self.audience or any(engine.present(owner) for owner in tuple(self.audience)):
+            self._awaited = now
+        elif now - self._awaited > DESERTED:
+            self.deserted = True
             raise Cancelled
 
     def _yield(self) -> None:

@@ -25,9 +25,9 @@ _BARS = 16
 def _unit_drawings(result: UnitDrawings, *, scale: int | None = None, count: int = _MOST) -> Drawing:
     order = np.argsort(-result.strength.mean(axis=1), kind="stable")[:count]
     draws = result.operation == "draws"
-    title = (
-        f"{result.address}: what each unit {'draws' if draws else 'draws alone'} (baseline {result.baseline})"
-    )
+    whose = "each unit" if len(order) > 1 else "a unit"
+    what = "draws" if draws else "draws alone"
+    title = f"{result.address}: what {whose} {what} (baseline {result.baseline})"
     if result.images.ndim != 4 or result.images.shape[1] not in (1, 3):
         still = bars(
             100 * result.strength.mean(axis=1)[order],
@@ -37,9 +37,28 @@ def _unit_drawings(result: UnitDrawings, *, scale: int | None = None, count: int
         )
         return Drawing(still, title)
     shown = min(len(result.images), 4)
-    scale = scale or images.fitting_scale(result.images.shape, 2 * shown + 1, cell=72)
     limit = images.difference_limit(result.drawings[order][:, :shown])
     ground = result.images if draws else result.ground
+    if len(order) == 1:  # one unit has the room: an image a row
+        i = order[0]
+        scale = scale or images.fitting_scale(result.images.shape, 4, cell=144)
+        rows = [
+            [
+                images.to_pil(ground[k], scale),
+                images.to_pil(result.pictures[i, k], scale),
+                images.difference(result.drawings[i, k], limit, scale=scale),
+            ]
+            for k in range(shown)
+        ]
+        heads = (
+            ["the image", "without the unit", "what it draws"]
+            if draws
+            else ["without any unit", "with it alone", "what it draws"]
+        )
+        return Drawing(
+            _with_scale(images.sheet(rows, column_labels=heads), limit), f"{title}, unit {result.units[i]}"
+        )
+    scale = scale or images.fitting_scale(result.images.shape, 2 * shown + 1, cell=72)
     head = [[cell for k in range(shown) for cell in (images.to_pil(ground[k], scale), None)]]
     cells = head + [
         [

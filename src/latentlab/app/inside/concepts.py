@@ -90,7 +90,7 @@ def emergence(look: Look) -> None:
         f"Concepts by stage of the {look.network}",
         {
             "Best with shuffled masks": Number(("certificate", "shuffled_score")),
-            "Probes of shuffled labels": Number(("certificate", "shuffled_probe"), "{:.2f}"),
+            "Probes of shuffled labels": Number(("certificate", "shuffled_probe"), "{:.2f}", sometimes=True),
         },
         meaning="IoU of a concept's best unit above what other images' masks give, and a linear probe's area under "
         "the curve (0.5 is chance), by stage and level.",

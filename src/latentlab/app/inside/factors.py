@@ -86,7 +86,7 @@ def variance(look: Look) -> None:
         {
             "First-order shares add up to": Number(("certificate", "sum_first"), "{:.2f}"),
             "Largest error": Number(("certificate", "total_error"), "{:.3f}"),
-            "A latent that drives nothing": Number(("certificate", "null"), "{:.1g}"),
+            "A latent that drives nothing": Number(("certificate", "undriven_share"), "{:.1g}"),
         },
         meaning="First-order: by the latent alone; total: with its interactions. 64 pairs of draws.",
         key="sobol",

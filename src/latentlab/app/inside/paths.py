@@ -110,12 +110,13 @@ def datapath(look: Look) -> None:
         call,
         f"The units of {look.stage} that keep the output",
         {
-            "Damage": Number(("certificate", "distance"), "{:.4f}"),
-            "Smallest break": Number(("certificate", "smallest_break"), "{:.4f}"),
-            "Best random set": Number(("certificate", "best_random"), "{:.3f}"),
+            "Damage": Number(("certificate", "masked_distance"), "{:.4f}"),
+            "Least damage without one more": Number(("certificate", "smallest_break"), "{:.4f}"),
+            "Best random set": Number(("certificate", "best_random_set"), "{:.3f}"),
+            "Most active units": Number(("certificate", "activation_set"), "{:.3f}"),
         },
-        meaning="Removing any one unit that is kept breaks the limit; random sets of equal size do as much damage as "
-        "the last number says.",
+        meaning="Removing any one unit that is kept goes beyond the limit; the last two numbers are the damage of "
+        "other sets of equal size.",
         key="datapath",
     )
     if result is None or baseline != "zero":

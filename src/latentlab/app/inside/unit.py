@@ -107,7 +107,7 @@ def _drawing(look: Look, unit: int, name: str, meaning: str) -> None:
         f"What unit {unit} draws",
         {
             "Mean strength": Number(("strength", (0, 0)), "{:.4f}"),
-            "Interaction with others": Number(("certificate", "interaction_gap"), "{:.2f}"),
+            "Batch and single runs agree to": Number(("certificate", "loop_difference"), "{:.1g}"),
         },
         meaning=meaning,
         key="unit-drawing",
