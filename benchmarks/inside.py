@@ -17,8 +17,11 @@ from typing import Any
 
 import latentlab
 from latentlab import analysis
+from latentlab.config import VAEConfig
+from latentlab.models.build import build_model
 
 SCENES = "zoo:scenes-vae"
+WIDE = "a VAE of width 64 for scenes, untrained"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ def card(name: str, call: Callable[[Any], Any], proof: str) -> Measurement:
     return Measurement(f"unit card, {name}", SCENES, call, 0.1, proof)
 
 
+def wide() -> Any:
+    """A decoder whose stages have 64 units, as no shipped one of 64 pixels has."""
+    return build_model(VAEConfig(latents=10, width=64), (3, 64, 64), 0)
+
+
 REGION = (0.25, 0.25, 0.5, 0.5)
 MEASUREMENTS: tuple[Measurement, ...] = (
     *(ranking(stage) for stage in ("fc1", "fc2", "fc3", "deconv1", "deconv2", "deconv3")),
@@ -56,6 +64,23 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     card("reads", lambda m: analysis.pixel_reads(m, REGION, stage="deconv2"), "finite_difference"),
     card("graph", lambda m: analysis.network_graph(m), "edges_missed"),
     card("spread, 64 draws", lambda m: analysis.unit_spread(m, "deconv2", n_draws=64), "error_slope"),
+    Measurement(
+        "Jacobian, 10 latents x 64 x 64 x 3",
+        SCENES,
+        lambda m: analysis.jacobian(m, dims=range(10)),
+        0.3,
+        "finite_difference",
+    ),
+    *(
+        Measurement(
+            f"datapath, {stage} of {units} units, 32 latents",
+            run,
+            lambda m, stage=stage: analysis.datapath(m, stages=stage, n=32),
+            20.0,
+            "masked_distance",
+        )
+        for run, stage, units in ((WIDE, "deconv2", 64), (WIDE, "deconv3", 64), (SCENES, "deconv3", 32))
+    ),
     Measurement(
         "top inputs, 32 units of deconv2, 1024 codes",
         SCENES,
@@ -81,7 +106,9 @@ def main() -> None:
     print("| measurement | seconds | processor seconds | target | certificate |")
     print("| --- | ---: | ---: | ---: | --- |")
     for m in chosen:
-        model = models.setdefault(m.run, latentlab.Run.open(m.run).model)
+        if m.run not in models:
+            models[m.run] = wide() if m.run == WIDE else latentlab.Run.open(m.run).model
+        model = models[m.run]
         m.call(model)
         wall, cpu = time.perf_counter(), time.process_time()
         result = m.call(model)

@@ -17,6 +17,7 @@ from torch import Tensor
 from latentlab.analysis.flow import directional_derivative
 from latentlab.analysis.gates import Gated
 from latentlab.analysis.inference import inference, to_numpy
+from latentlab.analysis.subject import Substitute
 from latentlab.models.edits import Edit
 
 Outcome = Callable[[Tensor, Sequence[Edit]], Tensor]
@@ -52,7 +53,7 @@ class Damage:
         batch_size: int,
     ) -> None:
         self.model, self.outcome, self.inputs, self.stage = model, outcome, inputs, stage
-        self.baseline, self.batch_size = baseline, batch_size
+        self.state, self.baseline, self.batch_size = state, baseline, batch_size
         self.units = state.shape[1]
         apart = (
             (state - baseline).abs().flatten(2) if state.ndim > 2 else (state - baseline).abs()[:, :, None]
@@ -72,6 +73,14 @@ class Damage:
                 "nothing to find a path for; take a stage that the output depends on, or another baseline."
             )
 
+    def _gated(self, gates: Tensor, rows: Any) -> tuple[Edit, ...]:
+        """Gates (m, units) on the states of these examples, which are known: nothing before the stage need run."""
+        state = self.state[rows]
+        return (
+            Substitute(stage=self.stage, state=state.expand(len(gates), *state.shape[1:])),
+            Gated(self.stage, gates=gates, baseline=self.baseline),
+        )
+
     def _distances(self, masks: Tensor) -> np.ndarray:
         """Squared distances (masks, n), relative to those of no units."""
         n, masks = len(self.inputs), masks.to(self.inputs.device, torch.float32)
@@ -79,8 +88,8 @@ class Damage:
         with inference(self.model):
             for start in range(0, len(found), self.batch_size):
                 rows = torch.arange(start, min(start + self.batch_size, len(found)), device=masks.device)
-                edit = Gated(self.stage, gates=masks[rows // n], baseline=self.baseline)
-                off = self.outcome(self.inputs[rows % n], (edit,)) - self.whole[rows % n]
+                gated = self._gated(masks[rows // n], rows % n)
+                off = self.outcome(self.inputs[rows % n], gated) - self.whole[rows % n]
                 found[start : start + len(rows)] = to_numpy(off.square().sum(1))
         return found.reshape(len(masks), n) / self.scale
 
@@ -99,8 +108,7 @@ class Damage:
         """Mean relative damage of row i of the gates (rows, active units) on example ``chosen[i]``, differentiable."""
         full = torch.zeros(len(gates), self.units, device=gates.device)
         full = full.index_copy(1, torch.as_tensor(self.active, device=gates.device), gates)
-        edit = Gated(self.stage, gates=full, baseline=self.baseline)
-        off = self.outcome(self.inputs[chosen], (edit,)) - self.whole[chosen]
+        off = self.outcome(self.inputs[chosen], self._gated(full, chosen)) - self.whole[chosen]
         return off.square().sum(1).mean() / self.scale
 
     def together(self, kind: str, each: Callable[[], object] | None = None) -> np.ndarray:
@@ -120,8 +128,8 @@ class Damage:
             for gates in one_off.split(self.batch_size):
                 many = x.expand(len(gates), *x.shape[1:])
 
-                def outcome(m: Tensor, many: Tensor = many) -> Tensor:
-                    return self.outcome(many, (Gated(self.stage, gates=m, baseline=self.baseline),))
+                def outcome(m: Tensor, many: Tensor = many, i: int = i) -> Tensor:
+                    return self.outcome(many, self._gated(m, slice(i, i + 1)))
 
                 if kind == "taylor":
                     parts.append(directional_derivative(outcome, torch.ones_like(gates), 1.0 - gates))
@@ -137,10 +145,12 @@ class Damage:
     def gradient_strength(self) -> np.ndarray:
         """E|(h - b) dsum(f)/dh| of each unit (units,): the usual saliency of a unit, summed over its positions."""
         total = np.zeros(self.units)
-        for part in self.inputs.split(self.batch_size):
+        for start in range(0, len(self.inputs), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            part = self.inputs[rows]
             with torch.enable_grad():
                 m = torch.ones(len(part), self.units, device=part.device, requires_grad=True)
-                value = self.outcome(part, (Gated(self.stage, gates=m, baseline=self.baseline),)).sum()
+                value = self.outcome(part, self._gated(m, rows)).sum()
                 if not value.requires_grad:  # an outcome that stops gradients, such as a quantised code
                     continue
                 (slope,) = torch.autograd.grad(value, [m], allow_unused=True, materialize_grads=True)

@@ -16,6 +16,7 @@ from latentlab.analysis.gates import Gated
 from latentlab.analysis.inference import check_seed, evaluating, inference, to_numpy
 from latentlab.analysis.path_goals import addresses_of, enough, ground, kept_maps, outcome_of
 from latentlab.analysis.results import Result, provenance
+from latentlab.analysis.resumption import resumed
 from latentlab.analysis.stage_path import StagePath, Ticks, stage_path
 from latentlab.analysis.subject import Subject, subject_of
 from latentlab.models.edits import Edit
@@ -161,7 +162,7 @@ def datapath(
         outcome, target = outcome_of(subject)
         grounds = {name: ground(subject, h, name, baseline) for name in names}
         for _ in range(_ROUNDS):
-            found, goal = [], outcome
+            found, goal = [], outcome_of(resumed(subject, subject.network.stage_name(names[-1])))[0]
             for name in reversed(names):
                 damage = Damage(model, goal, h, name, *grounds[name], batch_size)
                 enough(damage, name)
@@ -170,11 +171,8 @@ def datapath(
                 )
                 found.insert(0, path)
                 goal = kept_maps(subject, name, path.kept, *grounds[name])
-            if len(names) == 1:
-                joint = found[0].distance
-                break
             joint = _joint(subject, outcome, h, names, found, grounds, batch_size)
-            if joint <= tolerance:
+            if joint <= tolerance or len(names) == 1:
                 break
             # Damage of several stages adds up; a tighter limit at each makes room.
             limit = max(limit * min(0.8 * tolerance / joint, 0.7), 1e-4)
