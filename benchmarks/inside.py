@@ -59,8 +59,8 @@ def wide() -> Any:
 REGION = (0.25, 0.25, 0.5, 0.5)
 MEASUREMENTS: tuple[Measurement, ...] = (
     *(ranking(stage) for stage in ("fc1", "fc2", "fc3", "deconv1", "deconv2", "deconv3")),
-    card("draws", lambda m: analysis.unit_draws(m, "deconv2", [3]), "interaction_gap"),
-    card("isolates", lambda m: analysis.unit_isolates(m, "deconv2", [3]), "interaction_gap"),
+    card("draws", lambda m: analysis.unit_draws(m, "deconv2", [3]), "loop_difference"),
+    card("isolates", lambda m: analysis.unit_isolates(m, "deconv2", [3]), "loop_difference"),
     card("reads", lambda m: analysis.pixel_reads(m, REGION, stage="deconv2"), "finite_difference"),
     card("graph", lambda m: analysis.network_graph(m), "edges_missed"),
     card("spread, 64 draws", lambda m: analysis.unit_spread(m, "deconv2", n_draws=64), "error_slope"),

@@ -116,15 +116,35 @@ def traverse(page, address: str, path: Path) -> None:
 
 
 def layers(page, address: str, path: Path) -> None:
-    """The strongest units of a hidden layer switched off."""
-    page.goto(f"{address}/layers?run=zoo%3Ascenes-beta-vae&image=151515&layer-tabs=Units%20that%20matter")
+    """The strongest unit of a VAE's decoder on its card, and what the picture is without it."""
+    page.set_viewport_size({"width": 1440, "height": 1480})
+    page.goto(f"{address}/layers?run=zoo%3Ascenes-vae&image=1515&stage=generator.deconv3")
     drawn(page, "layers")
-    for rank in range(3):  # the strongest come first in the list
-        page.locator("[class*='st-key-off-generator'] button:visible").nth(rank).click()
-        settle(page)
-    page.get_by_role("tab", name="Before and after").click()
+    map_of(page, row=0, column=6, columns=9)
+    page.get_by_role("button", name="Switch off").click()
     settle(page)
     save(page, path)
+
+
+def layers_of_a_gan(page, address: str, path: Path) -> None:
+    """A style GAN's graph, one of its units, and a direction found in its styles."""
+    page.set_viewport_size({"width": 1440, "height": 1900})
+    page.goto(
+        f"{address}/layers?run=zoo%3Adigits-stylegan&start=Seed&seed=3&stage=generator.conv4&layer-tabs=Directions"
+    )
+    drawn(page, "layers")
+    map_of(page, row=1, column=5, columns=9)
+    settle(page)
+    save(page, path)
+
+
+def map_of(page, row: int, column: int, columns: int) -> None:
+    """Clicks a unit's map on the sheet, whose maps are square."""
+    box = page.locator("canvas.ll-sheet").bounding_box()
+    side = box["width"] / columns
+    page.mouse.click(box["x"] + (column + 0.5) * side, box["y"] + (row + 0.5) * side)
+    page.locator("[class*=st-key-unit-card]").wait_for()
+    settle(page)
 
 
 def latent_map(page, address: str, path: Path) -> None:
@@ -204,22 +224,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("figures"))
     parser.add_argument("--chromium", default=find_chromium())
+    parser.add_argument("--only", default="", help="only screenshots whose name begins so")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    sprites_traversal(arguments.out / "sprites-traversal.png")
-    scenes_swaps(arguments.out / "scenes-swaps.png")
-    digits_traversal("digits-m2", ["digit", "style5", "style0"], arguments.out / "digits-m2.png")
-    digits_traversal("digits-infogan", ["class", "code0", "code1"], arguments.out / "digits-infogan.png")
+    if not arguments.only:
+        sprites_traversal(arguments.out / "sprites-traversal.png")
+        scenes_swaps(arguments.out / "scenes-swaps.png")
+        digits_traversal("digits-m2", ["digit", "style5", "style0"], arguments.out / "digits-m2.png")
+        digits_traversal("digits-infogan", ["class", "code0", "code1"], arguments.out / "digits-infogan.png")
     with tempfile.TemporaryDirectory() as workspace, explorer(workspace) as address, sync_playwright() as p:
         browser = p.chromium.launch(executable_path=arguments.chromium, args=ARGUMENTS)
         for name, shoot in (
             ("gallery", gallery),
             ("traverse", traverse),
             ("layers", layers),
+            ("layers-gan", layers_of_a_gan),
             ("map", latent_map),
             ("scores", scores),
         ):
+            if not name.startswith(arguments.only):
+                continue
             page = browser.new_page(viewport=SIZE, color_scheme="light")
             page.set_default_timeout(300_000)
             shoot(page, address, arguments.out / f"{name}.png")

@@ -49,7 +49,7 @@ class UnitDrawings(Result):
         network: name of the network.
 
     The certificate holds ``loop_difference``, the largest difference between the drawings of three units and those
-    of one run of the whole network at a time; and ``interaction_gap``, how far the drawings of these units are from
+    of one run of the whole network at a time; and of several units ``interaction_gap``, how far their drawings are from
     adding up to what the units draw together, as a share of that (root mean squares): 0 where units do not interact,
     1 and above where what a unit draws says little without the others.
     """
@@ -210,7 +210,8 @@ def _drawings(
         stage=name,
         address=address,
         network=subject.name,
-        certificate={"loop_difference": gap, "interaction_gap": left / total if total > 1e-12 else left},
+        certificate={"loop_difference": gap}
+        | ({"interaction_gap": left / total if total > 1e-12 else left} if len(numbers) > 1 else {}),
         provenance=provenance(
             model,
             {
