@@ -37,6 +37,7 @@ class Damage:
         state: its state for the examples (n, units, …).
         baseline: what a shut gate puts in place (1, units, …).
         batch_size: rows run at a time.
+        beat: called between batches; it may raise to cancel.
 
     Raises:
         ValueError: if shutting all gates changes nothing, so that there is nothing to keep.
@@ -51,7 +52,9 @@ class Damage:
         state: Tensor,
         baseline: Tensor,
         batch_size: int,
+        beat: Callable[[], object] = lambda: None,
     ) -> None:
+        self.beat = beat
         self.model, self.outcome, self.inputs, self.stage = model, outcome, inputs, stage
         self.state, self.baseline, self.batch_size = state, baseline, batch_size
         self.units = state.shape[1]
@@ -91,6 +94,7 @@ class Damage:
                 gated = self._gated(masks[rows // n], rows % n)
                 off = self.outcome(self.inputs[rows % n], gated) - self.whole[rows % n]
                 found[start : start + len(rows)] = to_numpy(off.square().sum(1))
+                self.beat()
         return found.reshape(len(masks), n) / self.scale
 
     def of_gates(self, masks: np.ndarray) -> np.ndarray:

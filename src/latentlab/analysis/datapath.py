@@ -164,7 +164,7 @@ def datapath(
         for _ in range(_ROUNDS):
             found, goal = [], outcome_of(resumed(subject, subject.network.stage_name(names[-1])))[0]
             for name in reversed(names):
-                damage = Damage(model, goal, h, name, *grounds[name], batch_size)
+                damage = Damage(model, goal, h, name, *grounds[name], batch_size, ticks.beat)
                 enough(damage, name)
                 path = stage_path(
                     damage, selections, limit, seed, steps, random_sets, grounds[name][0], ticks

@@ -34,7 +34,9 @@ class Gated(Edit):
         return torch.lerp(self.baseline.to(h).expand_as(h), h, m.expand_as(h))
 
 
-def quadratic_gates(damage: np.ndarray, budget: float) -> tuple[np.ndarray, float]:
+def quadratic_gates(
+    damage: np.ndarray, budget: float, step_done: Callable[[], object] | None = None
+) -> tuple[np.ndarray, float]:
     """The gates that drop most within a budget of predicted damage.
 
     With delta = 1 - m it minimises ``delta' Q delta - lambda sum(delta)`` over the box [0, 1], and bisects lambda until
@@ -43,6 +45,7 @@ def quadratic_gates(damage: np.ndarray, budget: float) -> tuple[np.ndarray, floa
     Args:
         damage: Q (units, units), positive semidefinite: the damage that dropping two units does together.
         budget: the damage allowed, in the units of Q.
+        step_done: called behind each weight that was tried; it may raise to cancel.
 
     Returns:
         Gates m (units,), and the predicted damage.
@@ -74,6 +77,8 @@ def quadratic_gates(damage: np.ndarray, budget: float) -> tuple[np.ndarray, floa
             low, best = middle, delta
         else:
             high = middle
+        if step_done is not None:
+            step_done()
     return 1.0 - best, float(best @ q @ best)
 
 
@@ -139,15 +144,20 @@ def trained_gates(
     """
     chance = torch.Generator().manual_seed(seed)
     log_alpha = torch.full((units,), 2.0, device=device, requires_grad=True)
-    optimiser = torch.optim.Adam([log_alpha], lr=rate)
-    for _ in range(steps):
+    mean, square = torch.zeros(2, units, device=device)
+    for step in range(1, steps + 1):
         chosen = torch.randperm(examples, generator=chance)[:rows]
         noise = torch.rand(len(chosen), units, generator=chance).clamp(1e-6, 1 - 1e-6).to(device)
         with torch.enable_grad():
             gates = hard_concrete(log_alpha, noise)
             loss = damage(gates, chosen.to(device)) / budget + penalty * open_probability(log_alpha).mean()
-            (log_alpha.grad,) = torch.autograd.grad(loss, [log_alpha])
-        optimiser.step()
+            (slope,) = torch.autograd.grad(loss, [log_alpha])
+        # Adam, written out: torch.optim loads the compiler at its first step, which takes seconds.
+        with torch.no_grad():
+            mean.lerp_(slope, 0.1)
+            square.lerp_(slope.square(), 0.001)
+            scale = (square / (1 - 0.999**step)).sqrt() + 1e-8
+            log_alpha -= rate * (mean / (1 - 0.9**step)) / scale
         if step_done is not None:
             step_done()
     found = log_alpha.detach()

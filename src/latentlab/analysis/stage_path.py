@@ -58,7 +58,7 @@ def stage_path(
             order = active[np.argsort(-rank, kind="stable")]
         else:
             together = damage.together(name, ticks.step)
-            middle, _ = quadratic_gates(together, limit)
+            middle, _ = quadratic_gates(together, limit, ticks.beat)
             # Among gates that are equal, the unit that would cost most, were it dropped as well.
             cost = 2 * together @ (1.0 - middle) + np.diagonal(together)
             order = active[np.lexsort((-cost, -middle.round(6)))]
