@@ -16,12 +16,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ARROWS = {
     "app.py": {"app"},
     "__main__": {"cli"},
-    "cli": {"app", "training", "runs", "experiments", "card", "doctor", "evaluation"},
+    "cli": {"app", "brought", "training", "runs", "experiments", "card", "doctor", "evaluation"},
     "experiments": {"training", "analysis", "metrics", "viz", "card", "evaluation"},
     "generation": {"runs", "analysis"},
     "evaluation": {"generation", "runs", "analysis"},  # scores and keeps, for cli, experiments and app
     "card": {"runs", "viz"},  # a run's report, put together for cli and experiments alone
-    "app": {"export", "viz", "runs", "evaluation"},
+    "brought": {"runs"},  # a user's own model as a run, for cli and app
+    "rendering": {"export", "viz", "runs"},  # files from a run, each with its recipe, for cli and app
+    "app": {"brought", "rendering", "export", "viz", "runs", "evaluation"},
     "export": {"analysis"},
     "viz": {"analysis"},
     "analysis": {"metrics", "objectives"},

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from latentlab.analysis import swap_grid as swap_grid
     from latentlab.analysis import traverse as traverse
     from latentlab.analysis import traverse_grid as traverse_grid
+    from latentlab.brought import bring as bring
     from latentlab.config import Experiment as Experiment
     from latentlab.data import list_datasets as list_datasets
     from latentlab.data import open_dataset as open_dataset
@@ -53,6 +54,7 @@ _WHERE = {
     "Edit": "models.edits",
     "adapt": "models.adapt",
     "adapt_model": "models.adapt",
+    "bring": "brought",
     "traverse": "analysis",
     "traverse_grid": "analysis",
     "swap_grid": "analysis",

@@ -16,7 +16,10 @@ _RUN_HELP = 'a run: its folder, or "zoo:NAME" for one that ships with latentlab'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Runs a command line; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C.
+
+    It is 1 where a recipe gave another file than it did before.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] == ["train"]:  # its options are the configuration's own, read by jsonargparse
@@ -56,6 +59,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--runs", default="runs", metavar="DIR", help="folder of your runs (default: ./runs)")
     sub.add_argument("--port", type=int, default=8501, help="port to serve on (default: 8501)")
     sub.add_argument("--browser", action="store_true", help="open a browser window too")
+    sub.add_argument("--base-path", default="", metavar="PATH", help="path behind a reverse proxy: tools/lab")
+    sub.add_argument(
+        "--adapt",
+        metavar="SOURCE",
+        help="a model of your own too: FILE.py:FUNCTION that builds it, or FILE.onnx",
+    )
+    sub.add_argument(
+        "--weights", metavar="FILE", help="checkpoint that FUNCTION is called with: safetensors, or tensors"
+    )
+    sub.add_argument("--data", metavar="NAME", help='its images: a data set\'s name, or "folder:PATH"')
+    sub.add_argument(
+        "--outputs", choices=("unit", "logits", "signed"), help="range of an ONNX decoder's images"
+    )
 
     sub = verb("traverse", traverse, "draw what each latent does, as a PNG, GIF or MP4")
     sub.add_argument("run", help=_RUN_HELP)
@@ -80,6 +96,57 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--out", type=Path, required=True, help="PNG to write")
     sub.add_argument("--codes", type=Path, help="also save the result as FILE.npz and FILE.json")
+
+    sub = verb(
+        "export", export, "write files of a run: pictures, movies, codes, ONNX, a page without a server"
+    )
+    sub.add_argument("run", help=_RUN_HELP)
+    for ending, text in (
+        ("png", "an image, several of them (--count), strips (--dims) or a plane (--grid)"),
+        ("gif", "a movie of the latents of --dims"),
+        ("mp4", "the same as a video"),
+        ("npz", "codes: prior draws, or those of images (--codes data)"),
+        ("onnx", "the generator for other programs; where there is an encoder, it goes to FILE-encoder.onnx"),
+    ):
+        sub.add_argument(f"--{ending}", type=Path, metavar="FILE", help=text)
+    sub.add_argument(
+        "--dims", metavar="A,B", help='latents by name, number or the factor they know most of; or "all"'
+    )
+    sub.add_argument("--grid", metavar="X,Y", help="two latents for a plane")
+    sub.add_argument("--steps", type=int, help="images along each range (default: 9, of a movie 24)")
+    sub.add_argument("--span", default="posterior", help='"posterior", "prior", or a number of sigmas')
+    sub.add_argument("--space", help='space of the codes, such as "w" of a style GAN (default: the first)')
+    sub.add_argument("--seed", type=int, default=0, help="seed of the codes (default: 0)")
+    sub.add_argument("--count", type=int, help="how many images or codes (default: 1 image, 1000 codes)")
+    sub.add_argument("--image", type=int, help="start from this image of the run's data set, encoded")
+    sub.add_argument("--z", type=Path, metavar="FILE", help="start from this code, a JSON list of numbers")
+    sub.add_argument(
+        "--edits", type=Path, metavar="FILE", help="edits of hidden units, JSON from the Layers page"
+    )
+    sub.add_argument("--codes", choices=("prior", "data"), help="which codes go to --npz (default: prior)")
+    sub.add_argument("--scale", type=int, help="pixels of a picture for each pixel of an image")
+    sub.add_argument("--fps", type=float, default=12, help="frames a second of a movie (default: 12)")
+    sub.add_argument("--no-caption", action="store_true", help="no caption below strips and planes")
+    sub.add_argument("--html", type=Path, metavar="FILE", help="the self-contained page")
+    sub.add_argument(
+        "--directions", type=Path, metavar="FILE", help="directions saved as JSON, a slider each on the page"
+    )
+    sub.add_argument(
+        "--precision",
+        choices=("f32", "f16", "int8"),
+        default="f16",
+        help="of the page's weights (default: f16)",
+    )
+    sub.add_argument("--at", type=int, metavar="STEP", help="use the weights kept at this training step")
+    sub.add_argument("--runs", default="runs", metavar="DIR", help="workspace that keeps scores")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    sub = verb("render", render, "make an exported file again from its recipe, bit for bit")
+    sub.add_argument("recipe", type=Path, help="FILE.recipe.json, as export writes it")
+    sub.add_argument(
+        "--out", type=Path, metavar="FILE", help="file to write (default: the recipe's, beside it)"
+    )
+    sub.add_argument("--run", metavar="DIR", help="where the run is now, if it has moved")
 
     sub = verb("evaluate", evaluate, "score runs against the ground-truth factors, or their images")
     sub.add_argument("run", nargs="+", help=_RUN_HELP + "; several are compared")
@@ -270,7 +337,23 @@ def explore(options: argparse.Namespace) -> int:
     """``latentlab explore``: the Streamlit explorer on a port of this machine."""
     from latentlab.app.server import serve
 
-    serve(port=options.port, runs_dir=options.runs, headless=not options.browser)
+    brought = []
+    if options.adapt:
+        from latentlab.brought import bring
+
+        parts = {"weights": options.weights, "data": options.data, "outputs": options.outputs}
+        brought = [bring(options.adapt, **parts, runs=options.runs)]
+    elif options.weights or options.data or options.outputs:
+        raise ValueError(
+            "--weights, --data and --outputs say more about the model of --adapt; give that too."
+        )
+    serve(
+        port=options.port,
+        runs_dir=options.runs,
+        headless=not options.browser,
+        base_path=options.base_path,
+        brought=brought,
+    )
     return 0
 
 
@@ -389,6 +472,219 @@ def evaluate(options: argparse.Namespace) -> int:
             file.write(text if len(reports) == 1 else f"[\n{text}\n]")
         print(f"JSON: {options.json}")
     return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """``latentlab export``: a run away from Python."""
+    from latentlab.runs import Run
+
+    media = {ending: getattr(options, ending) for ending in _MEDIA if getattr(options, ending) is not None}
+    if options.html is None and not media:
+        raise ValueError(f"Say what to write: {', '.join(f'--{e} FILE' for e in ('html', *_MEDIA))}.")
+    run = Run.open(options.run, "cpu" if media else "auto")
+    run = run if options.at is None else run.at(options.at)
+    if options.html is not None:
+        _export_page(run, options)
+    if media:
+        _export_media(run, media, options)
+    return 0
+
+
+_MEDIA = ("png", "gif", "mp4", "npz", "onnx")
+
+
+def _export_media(run, media: dict[str, Path], options: argparse.Namespace) -> None:
+    from latentlab import rendering
+
+    recipes = _recipes(run, media, options)
+    for recipe, path in recipes:  # all of them, before the first is made
+        rendering.check_ending(recipe, path)
+    for recipe, path in recipes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            made = rendering.write(recipe, path, run)
+        except ValueError as error:
+            if recipe.network != "encoder":
+                raise
+            print(f"latentlab: {path.name} is left out: {error}", file=sys.stderr)
+            continue
+        print(
+            f"{path}: {(made.output or {})['bytes']:,} bytes, {recipe.kind}; recipe: {rendering.recipe_path(path)}"
+        )
+
+
+def _recipes(run, media: dict[str, Path], options: argparse.Namespace) -> list:
+    """What is to be made, and where, in the order of the files' kinds."""
+    from latentlab import rendering
+    from latentlab.models.contract import is_inference_model
+    from latentlab.models.edits import edits_from_json
+
+    if options.dims and options.grid:
+        raise ValueError("Choose one of --dims and --grid.")
+    if options.grid and not options.png:
+        raise ValueError("--grid draws a plane, which goes to --png; a movie takes --dims.")
+    edits = edits_from_json(options.edits.read_text(encoding="utf-8")) if options.edits else ()
+    generator, encoder = (
+        [e for e in edits if (e.network == "encoder") is theirs] for theirs in (False, True)
+    )
+    if encoder and options.image is None and not options.onnx:
+        raise ValueError(
+            f"The edit of {encoder[0].stage!r} has no effect here; edits of the encoder go with --image or --onnx."
+        )
+    code = {"space": options.space, "seed": options.seed}
+    if options.image is not None or options.z:
+        code |= _start(run, options, encoder)
+    found = []
+    moving = [e for e in ("png", "gif", "mp4") if e in media]
+    if {"gif", "mp4"} & set(moving) or options.dims or options.grid:
+        ranges = _span(run, options)
+        names = options.grid or ("all" if options.dims is None else options.dims)
+        dims = None if names == "all" else _latents(run, names.split(","), options)
+        shared = {
+            **code,
+            **ranges,
+            "dims": dims,
+            "edits": generator,
+            "steps": options.steps,
+            "scale": options.scale,
+        }
+    for ending in moving:
+        if ending == "png" and not (options.dims or options.grid):
+            recipe = rendering.image_recipe(
+                run,
+                **code,
+                count=1 if options.count is None else options.count,
+                edits=generator,
+                scale=options.scale,
+            )
+        elif ending == "png":
+            kind = "grid" if options.grid else "traversal"
+            recipe = rendering.traversal_recipe(run, kind=kind, caption=not options.no_caption, **shared)
+        else:
+            recipe = rendering.traversal_recipe(run, kind="movie", file=ending, fps=options.fps, **shared)
+        found.append((recipe, media[ending]))
+    if "npz" in media:
+        given = code if options.codes is None else {"space": options.space, "seed": options.seed}
+        count = 1000 if options.count is None else options.count
+        recipe = rendering.codes_recipe(run, **given, source=options.codes or "prior", count=count)
+        found.append((recipe, media["npz"]))
+    if "onnx" in media:
+        path = media["onnx"]
+        found.append((rendering.onnx_recipe(run, edits=generator, space=options.space), path))
+        if is_inference_model(run.model):
+            recipe = rendering.onnx_recipe(run, "encoder", edits=encoder)
+            found.append((recipe, path.with_name(f"{path.stem}-encoder{path.suffix}")))
+    return found
+
+
+def _start(run, options: argparse.Namespace, edits: list) -> dict:
+    """The code that an export leaves from, and where it comes from in words."""
+    import json
+
+    from latentlab import analysis
+    from latentlab.analysis.inference import carry, to_numpy
+
+    if options.image is not None and options.z:
+        raise ValueError("Choose one of --image and --z.")
+    if options.z:
+        try:
+            return {
+                "z": json.loads(options.z.read_text(encoding="utf-8")),
+                "start": f"the code of {options.z.name}",
+            }
+        except ValueError as error:
+            raise ValueError(f"{options.z} should hold a JSON list of numbers ({error}).") from None
+    z = analysis.encode_images(run.model, run.dataset().images([options.image]), edits=edits)
+    if options.space not in (None, run.model.latent_space.name):
+        import torch
+
+        z = to_numpy(carry(run.model, torch.from_numpy(z), options.space))
+    how = "encoded with edits" if edits else "encoded"
+    return {"z": z[0], "start": f"image {options.image} of {run.config.data.name}, {how}"}
+
+
+def _span(run, options: argparse.Namespace) -> dict:
+    """How far latents move; without an encoder, or in another space, the data say nothing about that."""
+    from latentlab.models.contract import is_inference_model
+
+    span = options.span if options.span in ("posterior", "prior") else _number("--span", options.span)
+    first = options.space in (None, run.model.latent_space.name)
+    if span == "posterior" and is_inference_model(run.model) and first:
+        return {"span": span, "encoding": _encode(run, 2000)}
+    return {"span": "prior" if span == "posterior" else span}
+
+
+def _latents(run, names: list[str], options: argparse.Namespace) -> list[str]:
+    """Latents by name; one given as a factor is the latent that knows most of it, by the run's kept scores."""
+    from latentlab.evaluation import labels_of
+    from latentlab.models.contract import space_of
+    from latentlab.runs import Workspace
+
+    space, best = space_of(run.model, options.space), {}
+    home = Workspace(options.runs) if Path(options.runs).is_dir() else None
+    known = labels_of(run, home) if space == run.model.latent_space else {}
+    for latent, (factor, nats) in known.items():
+        if nats > best.get(factor, ("", 0.0))[1]:
+            best[factor] = (latent, nats)
+    own = {*space.names, *space.block_names}
+    return [n if n in own or n not in best else best[n][0] for n in map(str.strip, names)]
+
+
+def render(options: argparse.Namespace) -> int:
+    """``latentlab render``: an exported file once more."""
+    from latentlab import rendering
+    from latentlab.export.recipe import ENDING, Recipe
+    from latentlab.files import atomic_write
+
+    recipe = Recipe.read(options.recipe)
+    if options.out is None and not options.recipe.name.endswith(ENDING):
+        raise ValueError(
+            f"{options.recipe.name} does not end in {ENDING}, so name the file to write with --out."
+        )
+    out = options.out or options.recipe.with_name(options.recipe.name.removesuffix(ENDING))
+    rendering.check_ending(recipe, out)
+    try:
+        run = rendering.open_run(recipe, options.run)
+    except OSError as error:
+        raise OSError(f"{error} If the run has moved, say where it is with --run.") from None
+    content = rendering.render(recipe, run)
+    if options.out is None and out.exists() and out.read_bytes() != content:
+        raise ValueError(
+            f"{out} is there and is another file than the recipe makes here; choose one with --out."
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(out) as file:
+        file.write(content)
+    if recipe.output is None:
+        print(f"{out}: {len(content):,} bytes; the recipe does not say what they should be.")
+    elif recipe.output == rendering.digest_of(content):
+        print(f"{out}: {len(content):,} bytes, the same bit for bit as when its recipe was written.")
+    else:
+        reasons = "; ".join(rendering.differences(recipe)) or "nothing that the recipe notes"
+        told = (
+            f"{len(content):,} bytes, other ones than when its recipe was written. What differs: {reasons}."
+        )
+        print(f"latentlab: {out}: {told}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _export_page(run, options: argparse.Namespace) -> None:
+    from latentlab.analysis.direction import load_directions
+    from latentlab.evaluation import labels_of
+    from latentlab.export import export_html
+    from latentlab.runs import Workspace
+
+    with _Bar(run.name, options.quiet) as bar:
+        page = export_html(
+            run,
+            options.html,
+            precision=options.precision,
+            labels=labels_of(run, Workspace(options.runs)) or None,
+            directions=None if options.directions is None else load_directions(options.directions),
+            progress=lambda done, count: bar.show(done / count, "encoding images"),
+        )
+    print(f"{page}: {page.stat().st_size / 1e6:.2f} MB; it opens from disk, without a server or a network.")
 
 
 class _Bar:

@@ -26,6 +26,7 @@ _PACKAGES = (
 # extra -> (modules it brings, what it is for)
 _EXTRAS = {
     "video": (("av",), "saving traversals as MP4"),
+    "onnx": (("onnx", "onnxscript", "onnxruntime"), "writing models as ONNX"),
     "notebook": (("ipykernel", "nbclient", "nbformat"), "running the notebooks"),
     "h5": (("h5py",), "reading the original 3D Shapes file (.h5)"),
     "tensorboard": (("tensorboard",), "TensorBoard logs beside the CSV log"),

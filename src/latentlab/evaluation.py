@@ -166,7 +166,7 @@ def _read_marks(entry: Path) -> dict | None:
     try:
         found = json.loads(entry.read_text(encoding="utf-8"))
         return {label: {str(k): float(v) for k, v in marks.items()} for label, marks in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError, RecursionError):
         return None
 
 

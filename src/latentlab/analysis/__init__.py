@@ -2,6 +2,7 @@
 
 from latentlab.analysis.activation_maximisation import MaximisedActivation, maximise_activation
 from latentlab.analysis.activations import Activations, FeatureMaps, activations, feature_maps, stages_of
+from latentlab.analysis.alignment import procrustes
 from latentlab.analysis.attribution import Attribution, integrated_gradients
 from latentlab.analysis.boundary import boundary
 from latentlab.analysis.bundles import EdgeBundles, edge_bundles
@@ -36,6 +37,7 @@ from latentlab.analysis.interpolation import Interpolation, interpolate
 from latentlab.analysis.inversion import Inversion, invert
 from latentlab.analysis.jacobian import Jacobian, jacobian
 from latentlab.analysis.magnification import MagnificationMap, magnification_map
+from latentlab.analysis.matching import LatentMatching, match_latents
 from latentlab.analysis.nearest_masks import NearestMasks, nearest_masks
 from latentlab.analysis.occlusion import Occlusion, occlusion
 from latentlab.analysis.patches import TopInputs, top_inputs
@@ -87,6 +89,7 @@ __all__ = [
     "Interpolation",
     "Inversion",
     "Jacobian",
+    "LatentMatching",
     "LatentUnits",
     "LinearReadout",
     "MagnificationMap",
@@ -152,12 +155,14 @@ __all__ = [
     "load_directions",
     "load_result",
     "magnification_map",
+    "match_latents",
     "maximise_activation",
     "nearest_masks",
     "network_graph",
     "occlusion",
     "pixel_reads",
     "predictive_maps",
+    "procrustes",
     "project",
     "pullback_metric",
     "rank_units",

@@ -313,7 +313,7 @@ def load_directions(path: str | Path) -> tuple[Direction, ...]:
     """
     try:
         content = json.loads(Path(path).read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{path} is no JSON file of directions.") from None
     if not isinstance(content, dict) or not isinstance(content.get("directions"), list):
         raise ValueError(f"{path} is no list of directions.")

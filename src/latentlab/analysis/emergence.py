@@ -48,8 +48,9 @@ class Emergence(Result):
 
     The certificate holds ``shuffled_score``, the largest score of a level and stage when the masks are those of one
     permutation of the images and chance is that of the others (about 0); ``shuffled_probe``, the mean area under the
-    curve on shuffled labels (about 0.5); ``peaks``, the stage with the largest score of each level; ``images``;
-    ``permutations``; and for codes of data images ``reconstruction_error``, as in ``dissect``.
+    curve on shuffled labels (about 0.5); ``peaks``, the stage with the largest score of each level, or "nowhere" where
+    none exceeds ``shuffled_score``; ``images``; ``permutations``; and for codes of data images
+    ``reconstruction_error``, as in ``dissect``.
     """
 
     score: np.ndarray
@@ -151,7 +152,8 @@ def emergence(
         "shuffled_score": float(by_level[4].max()),
         "shuffled_probe": float(chances.mean()) if chances.size else None,
         "peaks": ", ".join(
-            f"{k} {names[int(row)]}" for k, row in zip(kinds, score.argmax(axis=0), strict=True)
+            f"{k} {names[int(column.argmax())] if column.max() > by_level[4].max() else 'nowhere'}"
+            for k, column in zip(kinds, score.T, strict=True)
         ),
         "images": len(masks),
         "permutations": n_null,

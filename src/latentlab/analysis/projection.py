@@ -7,10 +7,8 @@ nearest fitted codes, which is also how new codes are placed. PCA places by its 
 
 from __future__ import annotations
 
-import threading
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +16,10 @@ import numpy as np
 
 from latentlab.analysis.encoding import Encoding
 from latentlab.analysis.inference import check_seed
+from latentlab.analysis.neighbour_layouts import tsne, umap, umap_is_warm, warm_up
 from latentlab.analysis.results import Result, provenance
+
+__all__ = ["METHODS", "Projection", "Support", "project", "umap_is_warm", "warm_up"]
 
 METHODS = ("pca", "umap", "tsne")
 _PLACED_BY = 5
@@ -115,6 +116,43 @@ class Projection(Result):
         distances, rows = self._point_tree.query(positions, k=[*range(1, k + 1)])
         return rows, distances
 
+    def grown(self, codes: Any, points: Any = None) -> Projection:
+        """The same map with more codes on it: those that it has, then others, each where ``place`` puts it.
+
+        Args:
+            codes: (m, dim), beginning with the map's own codes.
+            points: their positions (m, dims), where they are known already; the map's own come first.
+
+        Returns:
+            A Projection whose certificate is measured on all m codes. It knows nothing of the new codes' images.
+
+        Raises:
+            ValueError: if the codes do not begin with the map's own, or codes and positions do not fit.
+        """
+        codes = _rows(codes, self.codes.shape[1], "codes").astype(np.float32)
+        if len(codes) < len(self.codes) or not np.array_equal(codes[: len(self.codes)], self.codes):
+            raise ValueError(
+                f"A map grows from its own {len(self.codes)} codes on; these codes begin otherwise."
+            )
+        if points is None:
+            points = np.concatenate([self.points, self.place(codes[len(self.codes) :])])
+        points = _rows(points, self.points.shape[1], "points").astype(np.float32)
+        if len(points) != len(codes):
+            raise ValueError(
+                f"Each code has one position; got {len(codes)} codes and {len(points)} positions."
+            )
+        certificate = {**self.certificate, **_certificate(codes, points, self.provenance.seed or 0)}
+        return replace(
+            self,
+            points=points,
+            codes=codes,
+            indices=None,
+            factors=None,
+            factor_names=(),
+            categories={},
+            certificate=certificate,
+        )
+
     def support(self, positions: Any) -> Support:
         """How near to data, and in how dense a place, positions (m, dims) of the map lie."""
         positions = _rows(positions, self.points.shape[1], "positions")
@@ -156,6 +194,8 @@ def project(
     fit_on: int = 10_000,
     dims: int = 2,
     neighbours: int = 15,
+    start: Any = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Projection:
     """Lays codes out in two (or three) dimensions.
 
@@ -167,6 +207,9 @@ def project(
         fit_on: codes that UMAP and t-SNE are fitted on, drawn from all; the others are placed. PCA takes all.
         dims: dimensions of the map.
         neighbours: size of a neighbourhood for UMAP; t-SNE's perplexity is twice that.
+        start: positions (n, dims) of the same codes' images on an earlier map, from which UMAP and t-SNE start
+            instead of from the principal components; PCA has no start. ``procrustes`` then turns the map.
+        progress: called with (rounds done, rounds in all) by UMAP and t-SNE; it may raise to cancel.
 
     Raises:
         ValueError: on an unknown method, too few codes, or numbers that are not finite.
@@ -194,6 +237,10 @@ def project(
         raise ValueError(f"All {n} codes are equal, so {method!r} has nothing to lay out.")
     if fit_on < least:
         raise ValueError(f"fit_on must be at least {least}; got {fit_on}.")
+    if start is not None:
+        start = np.asarray(start, dtype=np.float32)
+        if start.shape != (n, dims) or not np.isfinite(start).all():
+            raise ValueError(f"start must be finite positions ({n}, {dims}); got shape {start.shape}.")
     center = components = explained = None
     if method == "pca":
         fitted = np.arange(n)
@@ -203,8 +250,11 @@ def project(
         fitted = np.arange(n)
         if n > fit_on:
             fitted = np.sort(np.random.default_rng(seed).choice(n, fit_on, replace=False))
-        layout = _umap if method == "umap" else _tsne
-        laid_out = np.asarray(layout(codes[fitted], dims, seed, neighbours), dtype=np.float32)
+        layout = umap if method == "umap" else tsne
+        begin = None if start is None else start[fitted]
+        laid_out = np.asarray(
+            layout(codes[fitted], dims, seed, neighbours, begin, progress), dtype=np.float32
+        )
         points = np.empty((n, dims), dtype=np.float32)
         points[fitted] = laid_out
         others = np.setdiff1d(np.arange(n), fitted)
@@ -230,77 +280,11 @@ def project(
         provenance=provenance(
             origin,
             {"method": method, "codes": codes, "fit_on": fit_on, "dims": dims, "neighbours": neighbours,
-             "dataset": encoding.dataset if encoding is not None else None},
+             "dataset": encoding.dataset if encoding is not None else None,
+             **({} if start is None else {"start": start})},
             seed,
         ),
     )  # fmt: skip
-
-
-_warming = threading.Lock()
-# One fit at a time: where numba has no thread-safe layer, two at once would end the process.
-_fitting = threading.Lock()
-_warm_thread: threading.Thread | None = None
-_warm = threading.Event()
-
-
-def warm_up() -> threading.Thread:
-    """Compiles UMAP in a background thread, once in a process: its first map waits half a minute for that.
-
-    Returns:
-        The thread; join it to wait. It never raises: without a working UMAP, ``project`` says why.
-    """
-    global _warm_thread
-    with _warming:
-        if _warm_thread is None:
-            _warm_thread = threading.Thread(target=_compile, name="umap-warm-up", daemon=True)
-            _warm_thread.start()
-        return _warm_thread
-
-
-def umap_is_warm() -> bool:
-    """Whether UMAP is compiled in this process, so that a map takes seconds."""
-    return _warm.is_set()
-
-
-def _compile() -> None:
-    try:
-        # Twice, since UMAP finds the neighbours of 4,096 codes and more in another way than those of fewer.
-        codes = np.random.default_rng(0).standard_normal((4_200, 4)).astype(np.float32)
-        for some in (codes, codes[:200]):
-            _umap(some, 2, 0, 15)
-        _warm.set()
-    except Exception:  # whatever is wrong, the call that needs UMAP will say it to somebody
-        return
-
-
-def _umap(codes: np.ndarray, dims: int, seed: int, neighbours: int) -> np.ndarray:
-    with _fitting:
-        reducer = _umap_class()(
-            n_components=dims,
-            n_neighbors=min(neighbours, len(codes) - 1),
-            init="pca",
-            n_epochs=100,
-            random_state=seed,
-            n_jobs=1,  # what a fixed random_state allows; said here to keep UMAP from warning
-        )
-        return reducer.fit_transform(codes)
-
-
-def _umap_class() -> Any:
-    with warnings.catch_warnings():
-        # On import it warns that TensorFlow, which an unused part of it needs, is not there.
-        warnings.simplefilter("ignore")
-        import umap
-    return umap.UMAP
-
-
-def _tsne(codes: np.ndarray, dims: int, seed: int, neighbours: int) -> np.ndarray:
-    from sklearn.manifold import TSNE
-
-    perplexity = min(2.0 * neighbours, (len(codes) - 1) / 3.0)
-    method = "barnes_hut" if dims < 4 else "exact"
-    layout = TSNE(dims, perplexity=perplexity, init="pca", random_state=seed, method=method)
-    return layout.fit_transform(codes)
 
 
 def _principal_axes(codes: np.ndarray, dims: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -307,7 +307,7 @@ def load_result(path: str | Path) -> Result:
             header["certificate"],
             Provenance(**header["provenance"]),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(
             f"{_ending(stem, '.json')} is damaged: it is not the description of a result."
         ) from None

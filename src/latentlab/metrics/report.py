@@ -193,7 +193,7 @@ class Report:
             for name in ("dim_names", "factor_names", "factor_sizes", "seeds", "notes"):
                 plain[name] = tuple(plain[name])
             return cls(**plain)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"This is not a report of latentlab ({error}).") from None
 
     def table(self) -> str:

@@ -252,7 +252,7 @@ class AdaptedModel(nn.Module):
         """Images (batch, channels, height, width) in [0, 1] of codes (batch, dim)."""
         space_of(self, space).check(z)
         images = self._to_image(_tensor(self.generator.run(z, edits)))
-        return images.reshape(len(z), *self.image_shape).clamp(0.0, 1.0)
+        return images.reshape(z.shape[0], *self.image_shape).clamp(0.0, 1.0)
 
     def likelihood(self, z: Tensor, edits: Iterable[Edit] = ()) -> Distribution:
         """N(decode(z), scale^2): a foreign module does not tell its own likelihood."""

@@ -154,7 +154,7 @@ class Edit:
             raise ValueError(f"An edit has the keys {sorted(known)}, 'stage' among them; got {spec!r}.")
         try:
             return cls(**spec)
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise ValueError(f"An edit could not be read from {spec!r}: {error}.") from None
 
 
@@ -190,7 +190,7 @@ def edits_from_json(text: str) -> tuple[Edit, ...]:
     """
     try:
         entries = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"Expected a JSON list of edits; got text that is no JSON ({error}).") from None
     if not isinstance(entries, list):
         raise ValueError(f"Expected a JSON list of edits; got {type(entries).__name__}.")

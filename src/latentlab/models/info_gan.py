@@ -179,5 +179,5 @@ def _q(block: Block, numbers: Tensor, least_std: float) -> Distribution:
 def _prior(block: Block, x: Tensor) -> Distribution:
     """The prior of a normal block, for each image of a batch."""
     mean, std = block.prior.moments(block.dim)
-    shape = (len(x), block.dim)
+    shape = (x.shape[0], block.dim)
     return NormalDistribution(x.new_full(shape, mean), x.new_full(shape, std), validate_args=False)

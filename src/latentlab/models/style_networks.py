@@ -149,7 +149,7 @@ class _Constant(nn.Module):
         self.value = nn.Parameter(nn.init.normal_(torch.empty(1, channels, size, size)))
 
     def forward(self, h: Tensor | Styles) -> Tensor:
-        return self.value.expand(len(_styles(h)), -1, -1, -1)
+        return self.value.expand(_styles(h).shape[0], -1, -1, -1)
 
 
 class StyledConvolution(nn.Module):

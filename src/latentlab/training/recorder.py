@@ -224,7 +224,7 @@ class Recorder(pl.Callback):
         for line in whole.splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(entry, dict) and entry.get("command") == "stop":
                 return True

@@ -59,7 +59,8 @@ class Picture:
     def _repr_png_(self) -> bytes:
         return self.png()
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
+        """The still as an image element. Not a notebook's own display, which would keep the picture twice."""
         data = base64.b64encode(self.png()).decode()
         return f'<img src="data:image/png;base64,{data}" alt="{escape(self.caption, quote=True)}">'
 
@@ -120,7 +121,7 @@ def drawn(kind: type, **words: str) -> Callable[[Callable[..., Drawing]], Callab
 
     def register(draw: Callable[..., Drawing]) -> Callable[..., Drawing]:
         _DRAW[kind] = draw
-        draw_with(kind, lambda result: show(result)._repr_html_())
+        draw_with(kind, lambda result: show(result).html())
         return draw
 
     return register

@@ -74,7 +74,8 @@ def mp4_bytes(frames: Sequence[Image.Image], fps: float = 12) -> bytes:
     with av.open(buffer, "w", format="mp4") as video:
         stream = video.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
         stream.width, stream.height, stream.pix_fmt = wide, high, "yuv420p"
-        stream.options = {"crf": "16"}
+        # One thread: with more, the bytes depend on how many cores there are.
+        stream.options, stream.thread_count = {"crf": "16", "threads": "1"}, 1
         for frame in frames:
             padded = Image.new("RGB", (wide, high), frame.getpixel((0, 0)))
             padded.paste(frame)

@@ -148,7 +148,13 @@ def _swap_grid(result: SwapGrid, *, scale: int | None = None, animate: bool = Tr
 
 @drawn(Interpolation)
 def _interpolation(result: Interpolation, *, scale: int | None = None, animate: bool = True) -> Drawing:
-    still = images.strip(result.images, labels=[f"{t:.2f}" for t in result.t], scale=scale)
+    near = (
+        [""] * len(result.t)
+        if result.neighbours is None
+        else [f"\n{int(count)} near" for count in result.neighbours]
+    )
+    labels = [f"{t:.2f}{count}" for t, count in zip(result.t, near, strict=True)]
+    still = images.strip(result.images, labels=labels, scale=scale)
 
     def movie() -> list[Image.Image]:
         size = scale or images.fitting_scale(result.images.shape, 1, cell=192)
