@@ -17,7 +17,7 @@ import torch
 
 from latentlab.app import components
 from latentlab.app.components import Axis, Colour, Stage
-from latentlab.app.components.map import MISSING, pack_points
+from latentlab.app.components.map import MISSING, pack_colour, pack_points
 from latentlab.config import VAEConfig
 from latentlab.models.build import build_model
 from latentlab.models.edits import Edit
@@ -103,20 +103,22 @@ def test_an_axis_needs_a_range():
 
 def test_points_are_packed_as_the_browser_reads_them():
     xy = np.array([[0.5, -1.0], [2.0, 3.0], [4.0, 5.0]])
-    data = pack_points(xy, Colour(np.array([2, 0, -1]), "shape", ("a", "b", "c")))
+    data = pack_points(xy)
     size = struct.unpack_from("<I", data)[0]
-    assert (4 + size) % 4 == 0
+    assert (4 + size) % 4 == 0 and json.loads(data[4 : 4 + size]) == {"n": 3}
+    assert np.frombuffer(data, "<f4", 6, 4 + size).tolist() == xy.ravel().tolist()
+    data = pack_colour(Colour(np.array([2, 0, -1]), "shape", ("a", "b", "c")), 3)
+    size = struct.unpack_from("<I", data)[0]
     header = json.loads(data[4 : 4 + size])
     assert header == {"n": 3, "colour": {"title": "shape", "names": ["a", "b", "c"]}}
-    assert np.frombuffer(data, "<f4", 6, 4 + size).tolist() == xy.ravel().tolist()
-    assert np.frombuffer(data, "<u2", 3, 4 + size + 24).tolist() == [2, 0, MISSING]
+    assert np.frombuffer(data, "<u2", 3, 4 + size).tolist() == [2, 0, MISSING]
 
 
 def test_continuous_colour_keeps_its_range_and_marks_what_is_missing():
-    data = pack_points(np.zeros((3, 2)), Colour(np.array([-1.0, np.nan, 3.0])))
+    data = pack_colour(Colour(np.array([-1.0, np.nan, 3.0])), 3)
     size = struct.unpack_from("<I", data)[0]
     assert json.loads(data[4 : 4 + size])["colour"] == {"title": "", "low": -1.0, "high": 3.0}
-    assert np.frombuffer(data, "<u2", 3, 4 + size + 24).tolist() == [0, MISSING, MISSING - 1]
+    assert np.frombuffer(data, "<u2", 3, 4 + size).tolist() == [0, MISSING, MISSING - 1]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,8 @@ def test_continuous_colour_keeps_its_range_and_marks_what_is_missing():
 )
 def test_what_can_not_be_mapped_is_said(xy, colour, sentence):
     with pytest.raises(ValueError, match=sentence):
-        pack_points(xy, colour)
+        pack_points(xy)
+        pack_colour(colour, len(xy))
 
 
 def test_layers_say_which_stages_there_are():

@@ -148,7 +148,7 @@ class Call:
             "import latentlab",
             "from latentlab import analysis",
             "",
-            f"run = latentlab.Run.open({place(self.run)!r})",
+            f"run = {opened(self.run)}",
             *before,
             f"result = {self.expression}",
         ]
@@ -164,6 +164,11 @@ def place(run: Run) -> str:
     from latentlab.runs import ZOO
 
     return run.name if run.path.parent == ZOO else str(run.path)
+
+
+def opened(run: Run) -> str:
+    """The Python that opens this run."""
+    return getattr(run, "code", "") or f"latentlab.Run.open({place(run)!r})"
 
 
 def at(result: Any, path: Path) -> float:

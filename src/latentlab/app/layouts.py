@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from latentlab.analysis.encoding import Encoding
+    import numpy as np
+
     from latentlab.analysis.projection import Projection
 
+NAMES = {"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE"}
 BROKEN = "The process that lays maps out has ended; it is started again at the next try."
 
 
@@ -36,34 +40,78 @@ class LayoutProcess:
         with self._turn:
             self._ready()
 
-    def project(self, encoding: Encoding, method: str, seed: int = 0) -> Projection:
-        """Lays an encoding out, as ``analysis.project`` does.
+    def project(
+        self,
+        codes: np.ndarray,
+        method: str,
+        seed: int = 0,
+        start: np.ndarray | None = None,
+        report: Callable[[float, str], None] | None = None,
+    ) -> Projection:
+        """Lays codes out, as ``analysis.project`` does.
+
+        Args:
+            codes: (n, dim).
+            method: "pca", "umap" or "tsne".
+            seed: of the layout.
+            start: positions (n, 2) to start from.
+            report: told how far it is, several times a second; when it raises, the layout is given up.
 
         Raises:
             ValueError: what ``analysis.project`` refuses.
             OSError: if the process died, or its files can't be written.
         """
+        import numpy as np
+
         from latentlab.analysis import load_result
 
         with self._turn, tempfile.TemporaryDirectory(prefix="latentlab-map-") as folder:
-            source, target = Path(folder) / "encoding", Path(folder) / "projection"
-            encoding.save(source)
+            source, target = Path(folder) / "codes.npz", Path(folder) / "projection"
+            arrays: Any = {"codes": codes} if start is None else {"codes": codes, "start": start}
+            np.savez(source, **arrays)
             request = {"source": str(source), "target": str(target), "method": method, "seed": seed}
-            process = self._ready()
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                process.stdin.write(json.dumps(request) + "\n")
-                process.stdin.flush()
-                line = process.stdout.readline()
-            except OSError:
-                line = ""
-            if not line:
-                self._end()
-                raise OSError(BROKEN)
-            answer = json.loads(line)
+            answer = self._ask(request, report or (lambda share, message: None))
             if "error" in answer:
                 raise ValueError(answer["error"])
             return load_result(target)  # type: ignore[return-value]
+
+    def _ask(self, request: dict, report: Callable[[float, str], None]) -> dict:
+        process = self._ready()
+        assert process.stdin is not None and process.stdout is not None
+        lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+        except OSError:
+            self._end()
+            raise OSError(BROKEN) from None
+        stdout = process.stdout
+
+        def read() -> None:  # a pipe can't be waited for with a limit on every system
+            answered = False
+            while not answered:
+                line = ""
+                with suppress(OSError, ValueError):
+                    line = stdout.readline()
+                lines.put(line)
+                answered = not line or "share" not in json.loads(line)
+
+        threading.Thread(target=read, daemon=True, name="latentlab-layout").start()
+        share, message = 0.0, "preparing …"
+        try:
+            while True:
+                with suppress(queue.Empty):
+                    line = lines.get(timeout=0.25)
+                    if not line:
+                        raise OSError(BROKEN)
+                    answer = json.loads(line)
+                    if "share" not in answer:
+                        return answer
+                    share, message = answer["share"], answer["message"]
+                report(share, message)
+        except BaseException:
+            self._end()  # nobody wants its answer any more, and it can't be told to stop
+            raise
 
     def close(self) -> None:
         """Ends the process."""
@@ -101,21 +149,42 @@ def serve() -> None:
     os.dup2(2, 1)  # whatever a library prints must not be taken for an answer
     if hasattr(os, "nice"):
         os.nice(10)  # a dragged slider goes first
-    from latentlab.analysis import load_result, project, warm_up
+    import numpy as np
+
+    from latentlab.analysis import project, warm_up
+
+    def say(answer: dict) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
 
     warming = warm_up()
     for line in sys.stdin:
         request = json.loads(line)
+        method = request["method"]
         try:
-            if request["method"] == "umap":
+            if method == "umap":
+                say({"share": 0.02, "message": "compiling UMAP, once in a session …"})
                 warming.join()
-            layout = project(load_result(request["source"]), request["method"], seed=request["seed"])
+            say({"share": 0.05, "message": f"{NAMES[method]} looks for neighbours …"})
+            with np.load(request["source"], allow_pickle=False) as file:
+                codes, start = file["codes"], file["start"] if "start" in file else None
+            layout = project(
+                codes,
+                method,
+                seed=request["seed"],
+                start=start,
+                progress=lambda done, total: say(
+                    {
+                        "share": 0.1 + 0.9 * done / total,
+                        "message": f"{NAMES[method]} round {done} of {total}",  # noqa: B023
+                    }
+                ),
+            )
             layout.save(request["target"])
             answer = {"done": True}
         except Exception as error:  # the process lives on, and the page says what went wrong
             answer = {"error": str(error) or type(error).__name__}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        say(answer)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ logger = logging.getLogger("latentlab.app")
 
 theme.apply()
 gallery = st.Page("views/gallery.py", title="Gallery", url_path="gallery", default=True)
+train = st.Page("views/train.py", title="Train", url_path="train")
 page = st.navigation(
     [
         gallery,
@@ -19,14 +20,16 @@ page = st.navigation(
         st.Page("views/layers.py", title="Layers", url_path="layers"),
         st.Page("views/map.py", title="Map", url_path="map"),
         st.Page("views/scores.py", title="Scores", url_path="scores"),
+        st.Page("views/compare.py", title="Compare", url_path="compare"),
+        train,
     ]
 )
 if engine.serving():
     state.warm_up()
 links.follow_link()
 with st.sidebar:
-    # The gallery has no picker: its cards choose the run.
-    controls.sidebar(picker=page != gallery)
+    # The gallery has no picker: its cards choose the run; a training is a run to be.
+    controls.sidebar(picker=page not in (gallery, train))
 try:
     page.run()
 except Exception:

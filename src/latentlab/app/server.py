@@ -12,15 +12,18 @@ import importlib
 import json
 import logging
 import os
+import re
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from streamlit.starlette import App
 
     from latentlab.app.engine import LiveSession, Request, View
+    from latentlab.brought import BroughtRun
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,8 @@ BURST = 400.0
 MAX_REFUSED = 2000  # refused messages before the connection is ended
 SWITCH_INTERVAL = 0.0005  # seconds; Python's own is 0.005
 UNKNOWN_TOKEN, POLICY, TOO_BIG = 4404, 1008, 1009
+BROUGHT: dict[str, BroughtRun] = {}
+"""Models that the command line brought along, by address: code of the user's own, never of an upload."""
 
 
 def runs_dir() -> Path:
@@ -54,14 +60,15 @@ def runs_dir() -> Path:
 def build_app() -> App:
     """The Streamlit App over ``latentlab/app/main.py`` with our routes and our look; one a process."""
     import streamlit as st
-    from streamlit import config
+    from streamlit import config, net_util
 
     from latentlab.app.theme import CONFIG
 
-    for (
-        name,
-        value,
-    ) in CONFIG.items():  # ``streamlit run app.py`` gets the same look; a user's own options win
+    # Asked by a page of a foreign origin, Streamlit would ask a host on the net for this machine's public address,
+    # and hold up everybody meanwhile. Whoever needs that address in a page sets server.corsAllowedOrigins.
+    net_util.get_external_ip = lambda: None
+    # ``streamlit run app.py`` gets the same look; a user's own options win.
+    for name, value in CONFIG.items():
         if not config.is_manually_set(name):
             config.set_option(name, value)
     return st.App(MAIN, routes=routes(), lifespan=lifespan)
@@ -74,6 +81,8 @@ def serve(
     address: str = "127.0.0.1",
     headless: bool = True,
     theme: str | None = None,
+    base_path: str = "",
+    brought: Sequence[BroughtRun] = (),
 ) -> None:
     """Serves the explorer until it is interrupted.
 
@@ -83,17 +92,25 @@ def serve(
         address: interface to listen on; "0.0.0.0" for all.
         headless: do not open a browser window.
         theme: "light" or "dark"; by default the browser decides.
+        base_path: path that the explorer lives under behind a reverse proxy, such as "tools/lab". The proxy passes
+            the Host header on and lets WebSockets through.
+        brought: models of the user's own, which ``latentlab.bring`` opened, shown beside the runs.
 
     Raises:
         OSError: if the port is taken.
-        ValueError: on an unknown theme or a port out of range.
+        ValueError: on an unknown theme, a port out of range or a base path that is no plain path.
     """
     if not 1 <= port <= 65535:
         raise ValueError(f"A port lies in 1 to 65535; got {port}.")
     if theme not in (None, "light", "dark"):
         raise ValueError(f"A theme is 'light' or 'dark'; got {theme!r}.")
+    base = base_path.strip("/")
+    if base and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)*", base, re.ASCII):
+        raise ValueError(f"A base path is plain names between slashes, such as tools/lab; got {base_path!r}.")
     check_port(port, address)
     os.environ[RUNS_VARIABLE] = str(Path(runs_dir).absolute())
+    BROUGHT.clear()
+    BROUGHT.update({run.name: run for run in brought})
     from latentlab.app.theme import CONFIG
 
     config: dict[str, Any] = {
@@ -107,6 +124,8 @@ def serve(
     }
     if theme:
         config["theme.base"] = theme
+    if base:
+        config["server.baseUrlPath"] = base
     # Streamlit warns that changed server options need a restart; these are set before its server has started.
     logging.getLogger("streamlit.config").addFilter(
         lambda record: "[server] config" not in record.getMessage()
@@ -137,6 +156,8 @@ def routes() -> list[Route | WebSocketRoute]:
         WebSocketRoute("/{base:path}/ll/decode", decode_socket),
         Route("/ll/points/{token}", points, methods=["GET"]),
         Route("/{base:path}/ll/points/{token}", points, methods=["GET"]),
+        Route("/ll/pictures/{token}", pictures, methods=["GET"]),
+        Route("/{base:path}/ll/pictures/{token}", pictures, methods=["GET"]),
     ]
 
 
@@ -195,23 +216,30 @@ def origin_allowed(origin: str | None, host: str | None) -> bool:
     return parsed.netloc.lower() == host.lower() or origin in allowed
 
 
-async def points(request: HttpRequest) -> Response:
-    """GET /ll/points/<token>: a map's packed points, for our own page alone."""
+def foreign(request: HttpRequest) -> bool:
+    """Whether a GET comes from a page that is not ours, for a host or under a path that is not."""
     from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
     headers = request.headers
     origin, host = headers.get("origin"), headers.get("host")
     # A same-origin GET carries no Origin, but browsers then say where it comes from.
-    foreign = (
-        not origin_allowed(origin, host)
-        if origin
-        else headers.get("sec-fetch-site", "none")
-        not in (
-            "same-origin",
-            "none",
-        )
-    )
-    if foreign or not is_host_allowed(host) or not _under_base(request):
+    if origin:
+        elsewhere = not origin_allowed(origin, host)
+    else:
+        elsewhere = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+    return elsewhere or not is_host_allowed(host) or not _under_base(request)
+
+
+async def pictures(request: HttpRequest) -> Response:
+    """GET /ll/pictures/<token>?rows=3,17: small pictures of a map's points, for our own page alone."""
+    if foreign(request):
+        return PlainTextResponse("This page may not see these pictures.", 403)
+    return await run_in_threadpool(importlib.import_module("latentlab.app.mapping.pictures").answer, request)
+
+
+async def points(request: HttpRequest) -> Response:
+    """GET /ll/points/<token>: a map's packed points, for our own page alone."""
+    if foreign(request):
         return PlainTextResponse("This page may not read these points.", 403)
     data = _engine().registry.blob(request.path_params["token"])
     if data is None:

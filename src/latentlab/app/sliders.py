@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 STYLES = W_PLUS
 REACH = 3.0  # steps to either side along a direction
 SHOWN = 8  # coordinates of W at first
+THUMBNAILS = 32  # sliders whose ends are shown
+LARGEST_THUMBNAIL = 128  # pixels; larger pictures would take longer than a person waits after each move
 
 SPACE_HELP = (
     "**Z** is where codes are drawn from. **W** is what the mapping network makes of them: there the generator's "
@@ -148,6 +150,29 @@ def decoded(run: Run, pull: Pull | None, z: np.ndarray, edits: tuple[Edit, ...])
         return analysis.decode_latents(run.model, z[None], edits=edits)[0]
     with torch.inference_mode():
         return to_numpy(pull.decode(run.model, to_tensor(z[None], device_of(run.model)), edits))[0]
+
+
+def ends(
+    run: Run, pull: Pull | None, found: list[Axis], z: np.ndarray, edits: tuple[Edit, ...]
+) -> tuple[list[int], np.ndarray]:
+    """The coordinates of up to ``THUMBNAILS`` sliders, and the images (k, 2, channels, height, width) of their ends."""
+    shown = [axis for axis in found if not axis.choices and not axis.inactive][:THUMBNAILS]
+    channels, high, wide = run.model.image_shape
+    if not shown or max(high, wide) > LARGEST_THUMBNAIL:
+        return [], np.zeros((0, 2, channels, high, wide), np.float32)
+    codes = np.repeat(z[None], 2 * len(shown), axis=0)
+    for i, axis in enumerate(shown):
+        codes[2 * i, axis.index], codes[2 * i + 1, axis.index] = axis.low, axis.high
+    if pull is None:
+        from latentlab import analysis
+
+        pictures = analysis.decode_latents(run.model, codes, edits=edits)
+    else:
+        pictures = np.stack([decoded(run, pull, code, edits) for code in codes])
+    while pictures.shape[-1] > 32 and not pictures.shape[-1] % 2 and not pictures.shape[-2] % 2:
+        pictures = (pictures[..., ::2, :] + pictures[..., 1::2, :]) / 2
+        pictures = (pictures[..., ::2] + pictures[..., 1::2]) / 2
+    return [axis.index for axis in shown], pictures.reshape(len(shown), 2, *pictures.shape[1:])
 
 
 def held_code(run: Run, pull: Pull, z: np.ndarray) -> tuple[np.ndarray, str | None]:

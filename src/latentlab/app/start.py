@@ -15,6 +15,8 @@ from latentlab.app import state, theme
 from latentlab.app.controls import LARGEST_SEED
 
 if TYPE_CHECKING:
+    from latentlab.analysis.inversion import Inversion
+    from latentlab.app.jobs import Report
     from latentlab.data.factors import FactorDataset
     from latentlab.runs import Run
 
@@ -42,7 +44,8 @@ class Start:
 
 
 START_HELP = (
-    "**Image** reads the latent off a picture of the data set with the encoder. "
+    "**Image** reads the latent off a picture of the data set with the encoder; for a model without one it looks for "
+    "the latent whose image comes nearest, which takes a while. "
     "**Seed** draws one from the prior, by the seed in the sidebar. "
     "**Numbers** takes one that you paste."
 )
@@ -52,7 +55,7 @@ def starting_point(run: Run) -> Start:
     """Lets a person choose what to start from: an image of the data, a draw from the prior, or numbers."""
     data, missing = state.dataset_or_reason(run)
     can_encode = state.encodes(run) and data is not None
-    ways = list(WAYS if can_encode else WAYS[1:])
+    ways = list(WAYS if can_encode else WAYS[1:] if data is None else (*WAYS[1:], WAYS[0]))
     if st.session_state.get("start") not in (None, *ways):
         del st.session_state["start"]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
@@ -83,15 +86,14 @@ def starting_point(run: Run) -> Start:
                 args=("seed", LARGEST_SEED + 1),
                 help="Draws another latent.",
             )
-    if not can_encode:
+    if data is None:
+        st.caption(f"No image to start from: {missing}")
+    elif not can_encode:
         st.caption(
-            "No image to start from: "
-            + (
-                missing
-                if data is None
-                else "this model has no encoder, so it can't read a latent off an image."
-            )
+            "This model has no encoder, so it can't read a latent off an image; Image looks for one by inversion."
         )
+    if way == "Image" and data is not None and not can_encode:
+        return inverted(run, data, index)
     if way == "Image" and data is not None:
         image = image_of(data, index)
         code = state.computed(run, "code", (index, state.data_key(run)), lambda: _code_of(run, image))
@@ -105,6 +107,37 @@ def starting_point(run: Run) -> Start:
         )
     seed = st.session_state["seed"]
     return Start(drawn_code(run, seed), None, f"seed {seed}", f"{run.digest[:12]}-seed-{seed}")
+
+
+def inverted(run: Run, data: FactorDataset, index: int) -> Start:
+    """The latent whose image comes nearest to an image of the data, and how near; the prior's mean until it is found.
+
+    What it gives is a code like any other: the encoder that would meet the image itself is not there.
+    """
+    from latentlab.app.controls import await_job
+
+    def work(report: Report) -> Inversion:
+        from latentlab.analysis import invert
+
+        report(0.0, "looking for the latent whose image comes nearest …")
+        return invert(run.model, image_of(data, index)[None])
+
+    key = (index, state.data_key(run))
+    found = await_job(run, "inversion", key, state.job(run, "inversion", key, work, heavy=True))
+    if found is None:
+        mean = state.nearest(run, run.model.latent_space.mean.numpy()[None])[0]
+        return Start(mean, None, "the prior's mean", f"{run.digest[:12]}-inverting")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.image(
+            theme.data_uri(state.picture(image_of(data, index), 64 // data.image_shape[-1] or 1)),
+            width=64,
+            alt=f"Image {index} of the data",
+        )
+        st.caption(
+            f"Image {index:,}; the nearest that the model draws differs by {float(found.error[0]):.4f} (mean squared "
+            "error per pixel)."
+        )
+    return Start(found.z[0].copy(), None, f"image {index:,}, inverted", f"{run.digest[:12]}-inverted-{index}")
 
 
 def drawn_code(run: Run, seed: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from latentlab.app import engine, server, theme
+from latentlab.app import server, theme
 from latentlab.app.jobs import USER_ERRORS, Job
 from latentlab.app.layouts import LayoutProcess
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from latentlab.analysis.direction import Direction
     from latentlab.analysis.encoding import Encoding
-    from latentlab.analysis.projection import Projection
     from latentlab.data.factors import FactorDataset
     from latentlab.metrics.report import Report
     from latentlab.models.edits import Edit
@@ -51,19 +50,20 @@ def workspace() -> Workspace:
 
 
 def runs() -> dict[str, RunSummary]:
-    """All runs there are now, by address: shipped ones first, then the workspace's, damaged ones included.
+    """All runs there are now, by address: brought ones first, then shipped ones, then the workspace's, damaged or not.
 
-    An address is "zoo:NAME", or the run's path within the workspace, "./zoo:NAME" where that begins like a
-    shipped one's; only listed runs can be opened.
+    An address is "zoo:NAME", "brought:NAME", or the run's path within the workspace, "./zoo:NAME" where that begins
+    like one of the former; only listed runs can be opened.
     """
-    from latentlab.runs import zoo_runs
+    from latentlab.runs import RunSummary, zoo_runs
 
     home = workspace()
+    brought = {n: RunSummary(run.path, n, run.experiment, "", True) for n, run in server.BROUGHT.items()}
     own = {}
     for summary in home.runs():
         address = summary.path.relative_to(home.path).as_posix()
-        own[f"./{address}" if address.startswith("zoo:") else address] = summary
-    return {summary.name: summary for summary in zoo_runs()} | own
+        own[f"./{address}" if address.startswith(("zoo:", "brought:")) else address] = summary
+    return brought | {summary.name: summary for summary in zoo_runs()} | own
 
 
 def open_run(address: str) -> Run:
@@ -73,6 +73,8 @@ def open_run(address: str) -> Run:
         ValueError: if there is no such run, or it is damaged; one sentence.
         OSError: if it can't be read.
     """
+    if address in server.BROUGHT:
+        return server.BROUGHT[address]
     known = runs()
     if address not in known:
         raise ValueError(f"There is no run {address!r} here; there are: {', '.join(known) or 'none yet'}.")
@@ -338,7 +340,11 @@ def job(
     heavy: bool = False,
 ) -> Job:
     """The background job that answers this question about these weights, started at the first call."""
-    return _job(run.digest, question, arguments, work, heavy)
+    found = _job(run.digest, question, arguments, work, heavy)
+    if found.deserted:  # by somebody else; who asks now wants it done
+        forget_job(run, question, arguments)
+        found = _job(run.digest, question, arguments, work, heavy)
+    return found
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -349,37 +355,6 @@ def _job(digest: str, question: str, arguments: Hashable, _work: Callable, _heav
 def forget_job(run: Run, question: str, arguments: Hashable) -> None:
     """Forgets a job that failed or was cancelled, so that the next look starts it again."""
     _job.clear(run.digest, question, arguments, None, False)
-
-
-def projection_job(run: Run, method: str, n: int, seed: int = 0) -> Job:
-    """Encodes ``n`` data images and lays their codes out in the plane; the result is (Encoding, Projection)."""
-
-    def work(report: Callable[[float, str], None]) -> tuple[Encoding, Projection]:
-        from latentlab.analysis import Projection, load_result, project
-
-        report(0.02, "encoding the data images …")
-        codes = encode(run, n, seed, lambda share, message: report(0.6 * share, message))
-        stored = _kept(run, f"projection-{method}-{n}-{seed}", ".npz") if method != "pca" else None
-        if stored is not None and stored.exists():
-            try:
-                layout = load_result(stored)
-                if isinstance(layout, Projection) and np.array_equal(layout.codes, codes.mean):
-                    return codes, layout
-            except USER_ERRORS:
-                pass  # a damaged cache is computed again
-        report(0.62, WAITING[method])
-        if method == "pca" or not engine.serving():
-            layout = project(codes, method, seed=seed)
-        else:
-            layout = _layout_process().project(codes, method, seed)
-        if stored is not None:
-            try:
-                layout.save(stored)
-            except OSError:
-                pass  # a full disk costs only the wait next time
-        return codes, layout
-
-    return job(run, "projection", (method, n, seed, data_key(run)), work)
 
 
 def report_of(run: Run, protocol: str) -> Report | None:
@@ -430,16 +405,9 @@ def labels(run: Run) -> dict[str, tuple[str, float]]:
     return labels_of(run, workspace())
 
 
-WAITING = {
-    "pca": "turning the axes …",
-    "umap": "UMAP is laying the points out; its first use in a session also compiles for about half a minute …",
-    "tsne": "t-SNE is laying the points out, which takes about half a minute for 10,000 points …",
-}
-"""What a map says while its points are being laid out, by method."""
-
-
 @st.cache_resource(show_spinner=False)
-def _layout_process() -> LayoutProcess:
+def layout_process() -> LayoutProcess:
+    """The one process that lays maps out."""
     return LayoutProcess()
 
 
@@ -455,6 +423,6 @@ def warm_up() -> bool:
         )  # the compiler takes a core for half a minute: the first picture goes before it
         processes.start()
 
-    processes = _layout_process()
+    processes = layout_process()
     threading.Thread(target=prepare, daemon=True, name="latentlab-warm-up").start()
     return True

@@ -45,6 +45,7 @@ CONFIG: dict[str, object] = {
     "global.disableWidgetStateDuplicationWarning": True,  # links set what has a default (links.follow_link)
     "runner.magicEnabled": False,
     "server.fileWatcherType": "none",
+    "server.maxUploadSize": 0,  # no page takes files, and what a client sent unasked would be kept in memory
     **{f"theme.{name}": value for name, value in _SHARED.items()},
     **{f"theme.light.{name}": value for name, value in _LIGHT.items()},
     **{f"theme.dark.{name}": value for name, value in _DARK.items()},

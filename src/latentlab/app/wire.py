@@ -27,6 +27,7 @@ MAX_UNITS_SHOWN = 4096
 MAX_SHEET_BYTES = 512 * 1024
 RAW_SIDE = 128
 JPEG_QUALITY = 85
+LARGEST = 1e12
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def pack_sheet(maps: np.ndarray, stage: str) -> list[dict[str, Any]]:
     ``high`` is byte 255), any other from 0 to ``high``. Maps too big to travel are averaged down. Statistics are
     each unit's mean, spread (standard deviation over the map) and largest magnitude, of the full-size map.
     """
-    maps = np.nan_to_num(np.asarray(maps, np.float32))
+    # Far beyond any activation, and small enough for sums and squares: a header's numbers must be finite.
+    maps = np.nan_to_num(np.asarray(maps, np.float32)).clip(-LARGEST, LARGEST)
     maps = (
         maps.reshape(maps.shape[0], 1, 1) if maps.ndim == 1 else maps.reshape(maps.shape[0], *maps.shape[-2:])
     )
@@ -133,7 +135,9 @@ def pack_answer(request: int, milliseconds: float, parts: Iterable[dict[str, Any
         )
         payload.append(data)
         offset += len(data)
-    header = json.dumps({"id": request, "ms": round(milliseconds, 2), "parts": layout}).encode()
+    header = json.dumps(
+        {"id": request, "ms": round(milliseconds, 2), "parts": layout}, allow_nan=False
+    ).encode()
     return b"".join([struct.pack("<I", len(header)), header, *payload])
 
 

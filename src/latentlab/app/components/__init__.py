@@ -5,7 +5,7 @@ Each is a Streamlit v2 component: a Python function with typed arguments over a 
 """
 
 from latentlab.app.components.layers import LayersFrame, LayersState, Stage, layers, layers_state
-from latentlab.app.components.map import Colour, MapState, latent_map
+from latentlab.app.components.map import Colour, MapState, Route, latent_map
 from latentlab.app.components.traverse import Axis, TraverseState, traverse, traverse_state
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "LayersFrame",
     "LayersState",
     "MapState",
+    "Route",
     "Stage",
     "TraverseState",
     "latent_map",

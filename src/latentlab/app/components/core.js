@@ -373,7 +373,7 @@ const LL = (() => {
 
     start() {
       const { data } = this.host;
-      const kind = data.token && data.token !== this.refused ? "server" : "rerun";
+      const kind = data.engine ?? (data.token && data.token !== this.refused ? "server" : "rerun");
       this.token = data.token;
       this.engine = new engines[kind](data, {
         ...this.on,

@@ -1,9 +1,19 @@
-// Map: points in the plane, splatted into one canvas; pan, zoom, pick, lasso.
+// Map: points in the plane; pan, zoom, pick, lasso, draw a path, see the images. Uses splat.js, thumbs.js, player.js.
 LL.views.map = class {
   constructor(root, host) {
     this.root = root;
     this.hidden = new Set();
     this.serial = 0;
+    this.mode = "move";
+    this.images = false;
+    this.shown = [];
+    this.splat = new LL.Splat();
+    this.thumbs = new LL.Thumbs(() => { this.drawOverlay(); if (this.near != null) this.describe(this.near); });
+    this.rest = LL.debounce(140, () => {
+      this.moving = false;
+      if (this.drafted) this.draw();
+      else this.chooseImages();
+    });
     this.pointers = new Map();
     this.build();
     this.unkey = LL.keys(root, (event) => this.key(event));
@@ -15,19 +25,46 @@ LL.views.map = class {
   build() {
     const { el, button } = LL;
     this.canvas = el("canvas", { class: "ll-points", tabindex: "0", role: "application",
-      "aria-label": "map of encoded images: drag to move, wheel to zoom, click a point to open it" });
+      "aria-label": "map of encoded images: drag to move, wheel to zoom, click a point to open it, L to lasso, P to draw a path, I for images" });
     this.overlay = el("canvas", { class: "ll-overlay" });
-    this.tip = el("div", { class: "ll-tip", hidden: true });
+    this.tipText = el("div", {});
+    this.tipImage = el("div", { class: "ll-tip-image", hidden: true });
+    this.tip = el("div", { class: "ll-tip", hidden: true }, this.tipImage, this.tipText);
+    const mode = (name, label, title) => button("", label, title, () => this.setMode(name), { "data-mode": name });
+    this.modes = [mode("move", "Move", "Move: drag moves the map (M)"),
+      mode("lasso", "Lasso", "Lasso: drag around points to select them (L, or Shift and drag)"),
+      mode("path", "Path", "Path: draw a line, and play what the model decodes on it (P)")];
+    this.imagesToggle = button("", "Images", "Images: show some at every zoom (I); zoomed in, they show by themselves",
+      () => { this.images = !this.images; this.showMode(); this.chooseImages(); });
+    const tools = el("div", { class: "ll-modes" }, el("div", { class: "ll-joined", role: "group", "aria-label": "What dragging does" }, this.modes),
+      this.imagesToggle);
+    this.player = new LL.Player(() => this.drawOverlay(), () => this.dropPath());
     const corner = el("div", { class: "ll-corner" },
       button("plus", "", "Zoom in (+)", () => this.zoom(1.5)), button("minus", "", "Zoom out (−)", () => this.zoom(1 / 1.5)),
       button("fit", "", "Show all points (0)", () => { this.fit(); this.draw(); }));
-    this.plot = el("div", { class: "ll-plot" }, this.canvas, this.overlay, corner, this.tip);
+    this.plot = el("div", { class: "ll-plot" }, this.canvas, this.overlay, tools, corner, this.player.node, this.tip);
     this.legend = el("div", { class: "ll-legend" });
-    this.hint = el("span", {}, "Drag to move, wheel to zoom, click to open, Shift+drag to lasso");
+    this.hint = el("span", {}, "");
     this.note = el("span", { class: "ll-note", role: "status" });
     this.root.replaceChildren(el("div", { class: "ll-map" }, this.plot,
       el("div", { class: "ll-foot" }, this.legend, this.note, this.hint)));
     this.pointer();
+    this.showMode();
+  }
+
+  setMode(mode) {
+    this.mode = this.mode === mode ? "move" : mode;
+    this.showMode();
+  }
+
+  showMode() {
+    for (const node of this.modes) node.setAttribute("aria-pressed", String(node.dataset.mode === this.mode));
+    this.imagesToggle.setAttribute("aria-pressed", String(this.images));
+    this.canvas.classList.toggle("ll-drawing", this.mode !== "move");
+    this.hint.textContent = {
+      move: "Drag to move, wheel to zoom, click to open, Shift+drag to lasso",
+      lasso: "Drag around points to select them", path: "Drag a path from anywhere to anywhere",
+    }[this.mode];
   }
 
   // ---- data ----
@@ -35,58 +72,136 @@ LL.views.map = class {
     this.host = host;
     const { data } = host;
     this.plot.style.height = `${data.height}px`;
-    const source = data.token ?? data.points;
-    if (source !== this.source) {
-      this.source = source;
-      this.load(data, this.revision !== data.revision);
-    } else if (this.revision !== data.revision) this.fit();
+    this.imagesToggle.hidden = !data.pictures;
+    this.thumbs.use(data.pictures, data.base);
+    const source = data.token ?? data.points, paint = data.colour_token ?? data.colour;
+    const fresh = this.revision !== data.revision;
     this.revision = data.revision;
+    if (source !== this.source || paint !== this.paintSource) {
+      const moved = source !== this.source;
+      this.source = source;
+      this.paintSource = paint;
+      this.load(data, fresh, moved);
+    } else if (fresh) this.fit();
+    this.loadPath(data);
+    this.look = null;
     this.draw();
   }
 
-  async load(data, fresh) {
-    const began = performance.now(), source = this.source;
+  // Points and their colours come apart, so that another colour doesn't send a million points again.
+  async load(data, fresh, moved) {
+    const began = performance.now(), { source, paintSource } = this;
     try {
-      const buffer = data.token ? await this.fetch(data) : LL.bytes(data.points).buffer;
-      if (source !== this.source) return;
-      if (!buffer) return;
-      const size = new DataView(buffer).getUint32(0, true);
-      const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, size)));
-      this.n = header.n;
-      const before = this.xy;
-      this.xy = new Float32Array(buffer, 4 + size, 2 * header.n);
-      this.codes = header.colour ? new Uint16Array(buffer, 4 + size + 8 * header.n, header.n) : null;
-      this.colour = header.colour;
-      this.names = header.hover;
+      const [points, paint] = await Promise.all([
+        moved || !this.xy ? this.part(data, data.token, data.points) : null,
+        data.colour_token || data.colour ? this.part(data, data.colour_token, data.colour) : null]);
+      if (source !== this.source || paintSource !== this.paintSource) return;
+      if (points) { this.takePoints(points, fresh); this.showMode(); }
+      this.codes = null;
+      this.colour = null;
+      if (paint) {
+        const [header, start] = LL.views.map.header(paint);
+        // Colours of fewer points than there are belong to a map that has grown since.
+        if (header.n === this.n) {
+          this.colour = header.colour;
+          this.codes = new Uint16Array(paint, start, header.n);
+        }
+      }
       this.hidden.clear();
-      if (fresh || !before || before.length !== this.xy.length) this.fit();
       this.buildLegend();
       this.note.textContent = "";
       this.paint();
+      this.rest();
       const m = LL.measured("map");
       m.engine = data.token ? "server" : "rerun";
-      m.points = header.n;
+      m.points = this.n;
       m.load_ms = performance.now() - began;
+      m.drawn_at = Date.now();
     } catch (error) {
+      if (error.status === 404 && this.asked !== source) {
+        this.asked = source;
+        this.source = this.paintSource = null;
+        this.host.trigger("expired", source);
+        return;
+      }
       this.note.textContent = `The points could not be loaded (${error.message}).`;
     }
   }
 
-  async fetch(data) {
-    let last = "no answer";
-    for (const address of LL.addresses(data.base, `/ll/points/${data.token}`)) {
-      const answer = await fetch(`${location.protocol}//${address}`).catch(() => null);
-      if (answer?.ok && answer.headers.get("content-type") === "application/octet-stream") return answer.arrayBuffer();
-      if (answer) last = answer.status;
-    }
-    if (this.asked !== data.token) {
-      this.asked = data.token;
-      this.source = null;
-      this.host.trigger("expired", data.token);
-      return null;
-    }
-    throw new Error(String(last));
+  part(data, token, text) {
+    return token ? LL.fetchPart(data.base, `/ll/points/${token}`) : LL.bytes(text).buffer;
   }
+
+  static header(buffer) {
+    const size = new DataView(buffer).getUint32(0, true);
+    return [JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, size))), 4 + size];
+  }
+
+  takePoints(buffer, fresh) {
+    const [header, start] = LL.views.map.header(buffer);
+    const before = this.xy, now = new Float32Array(buffer, start, 2 * header.n);
+    this.n = header.n;
+    this.ids = header.ids ? new Int32Array(buffer, start + 8 * header.n, header.n) : null;
+    this.names = header.hover;
+    this.goal = now;
+    this.xy = now;
+    cancelAnimationFrame(this.gliding);
+    // While another layout was waited for, the map was not on the page: it goes on where it was.
+    const kept = before ? null : LL.metrics.kept;
+    if (kept?.revision === this.revision) {
+      Object.assign(this, kept.state);
+      this.glide(kept.xy, now);
+    } else if (fresh || !before) { this.touched = false; this.lasso = null; this.picked = null; this.fit(); }
+    else {
+      if (!this.touched) this.fit();
+      this.glide(before, now);
+    }
+  }
+
+  // Points of the same images glide to their new places; nothing jumps.
+  glide(before, now) {
+    const shared = Math.min(before.length, now.length);
+    let same = shared > 400000 || window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    for (let i = 0, step = Math.max(1, shared >> 10); !same && i < shared; i += step) if (before[i] !== now[i]) break; else if (i + step >= shared) same = true;
+    if (same) return;
+    const from = before.slice(0, shared), began = performance.now(), moving = now.slice();
+    const step = () => {
+      const t = Math.min(1, (performance.now() - began) / 450), ease = t * t * (3 - 2 * t);
+      if (t >= 1) this.xy = now;
+      else {
+        for (let i = 0; i < shared; i++) moving[i] = from[i] + (now[i] - from[i]) * ease;
+        this.xy = moving;
+        this.gliding = requestAnimationFrame(step);
+      }
+      this.draw();
+    };
+    step();
+  }
+
+  async loadPath(data) {
+    const path = data.path, source = path ? path.token ?? path.frames : null;
+    if (source === this.pathSource) return;
+    this.pathSource = source;
+    if (!path) { this.route = null; this.player.close(); return this.drawOverlay(); }
+    try {
+      const frames = LL.unpackPictures(await this.part(data, path.token, path.frames));
+      if (source !== this.pathSource) return;
+      this.route = path;
+      this.player.load(frames, path.inside);
+      LL.measured("map").frames_on_path = frames.length;
+    } catch (error) {
+      this.note.textContent = `The path's pictures could not be loaded (${error.message}).`;
+    }
+  }
+
+  dropPath() {
+    this.route = null;
+    this.player.close();
+    this.host.send("path", { points: null, serial: this.stamp() });
+    this.drawOverlay();
+  }
+
+  stamp() { return ++this.serial + (Date.now() % 1e9) * 1000; }
 
   buildLegend() {
     const { el, format } = LL, { colour } = this;
@@ -94,9 +209,9 @@ LL.views.map = class {
     const title = colour.title ? el("b", {}, colour.title) : null;
     if (!colour.names) {
       const t = LL.SEQUENTIAL, stops = [0, 51, 102, 153, 204, 255].map((i) => `rgb(${t[3 * i]},${t[3 * i + 1]},${t[3 * i + 2]})`).join(",");
-      return this.legend.replaceChildren(...[title, el("span", {}, format(colour.low)),
+      return this.legend.replaceChildren(...[title, el("span", {}, (colour.cut ? "≤ " : "") + format(colour.low)),
         el("i", { class: "ll-legend-bar", style: `background:linear-gradient(to right,${stops});margin:0 4px` }),
-        el("span", {}, format(colour.high))].filter(Boolean));
+        el("span", {}, (colour.cut ? "≥ " : "") + format(colour.high))].filter(Boolean));
     }
     const keys = colour.names.slice(0, 60).map((name, i) => {
       const node = el("button", { type: "button", class: "ll-key", "aria-pressed": "true", title: "Show or hide; double click shows it alone" },
@@ -161,6 +276,7 @@ LL.views.map = class {
     const after = this.toData(px, py);
     this.view.x += before[0] - after[0];
     this.view.y += before[1] - after[1];
+    this.touched = this.moving = true;
     this.draw();
   }
 
@@ -175,7 +291,11 @@ LL.views.map = class {
     } else if (event.key === "+" || event.key === "=") this.zoom(1.5);
     else if (event.key === "-") this.zoom(1 / 1.5);
     else if (event.key === "0") { this.fit(); this.draw(); }
-    else if (event.key === "Escape" && this.lasso) { this.lasso = null; this.host.send("polygon", { points: null, serial: ++this.serial }); this.draw(); }
+    else if (event.key === "Escape" && this.player.open) this.dropPath();
+    else if (event.key === "Escape" && this.lasso) { this.lasso = null; this.host.send("polygon", { points: null, serial: this.stamp() }); this.draw(); }
+    else if (event.key === " " && this.player.open && this.root.getRootNode().activeElement === this.canvas) this.player.play(!this.player.playing);
+    else if ("mlpMLP".includes(event.key)) this.setMode({ m: "move", l: "lasso", p: "path" }[event.key.toLowerCase()]);
+    else if ("iI".includes(event.key) && !this.imagesToggle.hidden) this.imagesToggle.click();
     else return false;
     return true;
   }
@@ -198,7 +318,8 @@ LL.views.map = class {
       if (this.pointers.size === 2) { pinch = this.spread(); moved = true; path = null; return; }
       start = at(event);
       moved = false;
-      path = event.shiftKey ? [start] : null;
+      path = event.shiftKey || this.mode !== "move" ? [start] : null;
+      this.drawing = event.shiftKey ? "lasso" : this.mode;
     });
     this.canvas.addEventListener("pointermove", (event) => {
       const p = at(event), last = this.pointers.get(event.pointerId);
@@ -219,6 +340,7 @@ LL.views.map = class {
         this.canvas.classList.add("ll-grab");
         this.view.x -= (p[0] - last[0]) / this.view.scale;
         this.view.y += (p[1] - last[1]) / this.view.scale;
+        this.touched = this.moving = true;
         this.draw();
       }
     });
@@ -258,13 +380,22 @@ LL.views.map = class {
     this.canvas.classList.toggle("ll-over", near != null);
     if (near !== this.near) { this.near = near; this.drawOverlay(); }
     if (near == null) { this.tip.hidden = true; return; }
+    this.thumbs.hurry(near);
+    this.describe(near);
+  }
+
+  describe(near) {
     const { colour, codes } = this, code = codes?.[near];
-    const lines = [this.names?.[near] ?? `point ${near}`];
+    const lines = [this.names?.[near] ?? (this.ids ? `image ${this.ids[near].toLocaleString("en")}` : `point ${near}`)];
     if (colour && code !== 0xffff) {
       const value = colour.names ? colour.names[code] : LL.format(colour.low + (code / 0xfffe) * (colour.high - colour.low));
-      lines.push(`${colour.title || "value"}: ${value}`);
+      const bound = !colour.cut ? "" : code === 0 ? "at most " : code === 0xfffe ? "at least " : "";
+      lines.push(`${colour.title || "value"}: ${bound}${value}`);
     }
-    this.tip.textContent = lines.join("\n");
+    this.tipText.textContent = lines.join("\n");
+    const image = this.thumbs.get(near);
+    this.tipImage.hidden = !image;
+    if (image) { this.tipImage.replaceChildren(image); }
     this.tip.hidden = false;
     const [sx, sy] = this.toScreen(this.xy[2 * near], this.xy[2 * near + 1]);
     this.tip.style.left = `${LL.clamp(sx + 12, 4, Math.max(4, this.plot.clientWidth - this.tip.offsetWidth - 4))}px`;
@@ -272,7 +403,7 @@ LL.views.map = class {
   }
 
   pick(p) {
-    const point = this.nearest(p, 8), serial = ++this.serial + Date.now() % 1e9 * 1000;
+    const point = this.nearest(p, 8), serial = this.stamp();
     this.picked = point == null ? this.toData(...p) : [this.xy[2 * point], this.xy[2 * point + 1]];
     LL.measured("map").picked = { point, position: this.picked };
     this.host.send("pick", point == null ? { position: this.picked, serial } : { point, serial });
@@ -282,8 +413,43 @@ LL.views.map = class {
   close(path) {
     // A corner every few pixels is enough; a lasso travels as its polygon, never as a list of points.
     const step = Math.max(1, Math.ceil(path.length / 300));
-    this.lasso = path.filter((_, i) => i % step === 0).map((p) => this.toData(...p));
-    this.host.send("polygon", { points: this.lasso, serial: ++this.serial + Date.now() % 1e9 * 1000 });
+    const points = path.filter((_, i) => i % step === 0 || i === path.length - 1).map((p) => this.toData(...p));
+    if (this.drawing === "path") {
+      this.route = { points, inside: null };
+      this.player.close();
+      return this.host.send("path", { points, serial: this.stamp() });
+    }
+    this.lasso = points;
+    this.host.send("polygon", { points, serial: this.stamp() });
+  }
+
+  // ---- images on the map ----
+  // Shown when few points are left on the screen, or at every zoom where a person asks for them.
+  chooseImages() {
+    const zoomed = this.view && this.view.scale > 1.5 * this.home && this.inside <= 1500;
+    if (!this.n || !this.thumbs.token || !(this.images || zoomed)) this.shown = [];
+    else {
+      this.shown = LL.Thumbs.choose({ ...this.points(), n: this.n }, this.frameView(), 46);
+      this.thumbs.want(this.shown);
+    }
+    LL.measured("map").images = this.shown.length;
+    this.drawOverlay();
+  }
+
+  drawImages(context, look) {
+    const { w, h } = this.frameView(), side = 42;
+    context.imageSmoothingEnabled = false;
+    for (const row of this.shown) {
+      const image = this.thumbs.get(row);
+      if (!image) continue;
+      const [x, y] = this.toScreen(this.xy[2 * row], this.xy[2 * row + 1]);
+      if (x < -side || y < -side || x > w + side || y > h + side) continue;
+      const scale = side / Math.max(image.width, image.height), iw = image.width * scale, ih = image.height * scale;
+      const code = this.codes ? this.codes[row] : 0, [r, g, b] = this.colours.subarray(3 * code, 3 * code + 3);
+      context.fillStyle = this.codes ? `rgb(${r},${g},${b})` : LL.css(look.text, 0.35);
+      context.fillRect(x - iw / 2 - 1.5, y - ih / 2 - 1.5, iw + 3, ih + 3);
+      context.drawImage(image, x - iw / 2, y - ih / 2, iw, ih);
+    }
   }
 
   // ---- drawing ----
@@ -307,79 +473,47 @@ LL.views.map = class {
     return table;
   }
 
+  // The points as the drawing wants them: what the legend hides is marked by code.
+  points() {
+    const { hidden, colour } = this;
+    let skip = null;
+    if (colour?.names && hidden.size) {
+      skip = new Uint8Array(65536);
+      for (const i of hidden) skip[i] = 1;
+    }
+    return { xy: this.xy, codes: this.codes ?? null, n: this.n, skip };
+  }
+
   paint() {
-    const began = performance.now(), { w, h, x: cx, y: cy, scale } = this.frameView();
-    if (!w || !h) return;
-    const ratio = Math.min(2, window.devicePixelRatio || 1), W = Math.round(w * ratio), H = Math.round(h * ratio);
-    if (this.canvas.width !== W || this.canvas.height !== H) { this.canvas.width = W; this.canvas.height = H; }
-    const context = this.canvas.getContext("2d"), look = LL.theme(this.root);
-    if (!this.n) { context.clearRect(0, 0, W, H); return; }
+    const began = performance.now(), view = this.frameView();
+    if (!view.w || !view.h) return;
+    if (!this.look || began - this.looked > 1000) { this.look = LL.theme(this.root); this.looked = began; }
+    const look = this.look;
+    if (!this.n) { this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height); return; }
     const key = `${look.dark}|${JSON.stringify(this.colour)}`;
     if (this.tableKey !== key) { this.tableKey = key; this.colours = this.table(look); }
-    const { xy, codes, n, colours, hidden } = this, names = this.colour?.names;
-    const image = this.buffer?.width === W && this.buffer.height === H ? this.buffer : (this.buffer = new ImageData(W, H));
-    const out = image.data, words = new Uint32Array(out.buffer), s = scale * ratio;
-    words.fill(0xff000000 | (look.background[2] << 16) | (look.background[1] << 8) | look.background[0]);
-    const skip = names && hidden.size ? names.map((_, i) => hidden.has(i)) : null;
-    const zoomed = Math.sqrt(scale / this.home);
-    const radius = ratio * LL.clamp(150 / Math.sqrt(n), 0.7, 3.2) * LL.clamp(zoomed, 1, 3);
-    if (n * radius * radius < 4e6) {
-      // A disc a point, edges softened, blended over what lies below.
-      const alpha = LL.clamp(60 / Math.sqrt(n), 0.35, 0.85), r = Math.ceil(radius + 1), stamp = [];
-      for (let dy = -r; dy <= r; dy++) for (let dx = -r; dx <= r; dx++) {
-        const cover = LL.clamp(radius + 0.5 - Math.hypot(dx, dy), 0, 1) * alpha;
-        if (cover > 0.01) stamp.push([dx, dy, cover]);
-      }
-      for (let i = 0; i < n; i++) {
-        const px = ((xy[2 * i] - cx) * s + W / 2) | 0, py = ((cy - xy[2 * i + 1]) * s + H / 2) | 0;
-        if (px < -r || py < -r || px >= W + r || py >= H + r) continue;
-        const code = codes ? codes[i] : 0;
-        if (skip && skip[code]) continue;
-        const red = colours[3 * code], green = colours[3 * code + 1], blue = colours[3 * code + 2];
-        for (const [dx, dy, cover] of stamp) {
-          const qx = px + dx, qy = py + dy;
-          if (qx < 0 || qy < 0 || qx >= W || qy >= H) continue;
-          const o = 4 * (qy * W + qx);
-          out[o] += (red - out[o]) * cover;
-          out[o + 1] += (green - out[o + 1]) * cover;
-          out[o + 2] += (blue - out[o + 2]) * cover;
-        }
-      }
-    } else {
-      // Very many points: a count and the last colour a pixel, shown by the count's logarithm.
-      const counts = new Uint16Array(W * H), labels = new Uint16Array(W * H);
-      let most = 1;
-      for (let i = 0; i < n; i++) {
-        const px = ((xy[2 * i] - cx) * s + W / 2) | 0, py = ((cy - xy[2 * i + 1]) * s + H / 2) | 0;
-        if (px < 0 || py < 0 || px >= W || py >= H) continue;
-        const code = codes ? codes[i] : 0;
-        if (skip && skip[code]) continue;
-        const o = py * W + px;
-        if (counts[o] < 65535) counts[o] += 1;
-        if (counts[o] > most) most = counts[o];
-        labels[o] = code;
-      }
-      const top = Math.log1p(Math.min(most, 40));
-      for (let o = 0; o < W * H; o++) {
-        if (!counts[o]) continue;
-        const cover = 0.35 + 0.65 * Math.min(1, Math.log1p(counts[o]) / top), k = 3 * labels[o];
-        for (let c = 0; c < 3; c++) out[4 * o + c] += (colours[k + c] - out[4 * o + c]) * cover;
-      }
-    }
-    context.putImageData(image, 0, 0);
+    // Points come in random order, so the first ones are a fair draft of all: as many as fit a frame while moving.
+    const points = this.points(), draft = this.moving ? LL.clamp(Math.round(7 / (this.pace ?? 1e-5)), 100000, this.n) : this.n;
+    points.n = Math.min(this.n, draft);
+    this.inside = this.splat.paint(this.canvas, points, this.colours, view, this.home, look.background, this.n);
+    if (points.n > 50000) this.pace = Math.max(0.7 * (this.pace ?? 0), (performance.now() - began) / points.n);
+    this.drafted = points.n < this.n;
     this.canvas.dataset.drawn = "1";
     this.drawOverlay(look);
+    this.rest();
     const took = performance.now() - began, m = LL.measured("map");
     m.frames += 1;
     m.latencies_ms.push(took);
     if (m.latencies_ms.length > 500) m.latencies_ms.shift();
   }
 
-  drawOverlay(look = LL.theme(this.root)) {
+  drawOverlay(look = this.look ?? LL.theme(this.root)) {
     const w = this.plot.clientWidth, h = this.plot.clientHeight, ratio = Math.min(2, window.devicePixelRatio || 1);
     const context = this.overlay.getContext("2d"), { marker, marker_label: label } = this.host.data;
-    this.overlay.width = Math.round(w * ratio);
-    this.overlay.height = Math.round(h * ratio);
+    const W = Math.round(w * ratio), H = Math.round(h * ratio);
+    if (this.overlay.width !== W || this.overlay.height !== H) { this.overlay.width = W; this.overlay.height = H; }
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, W, H);
     this.overlay.style.width = `${w}px`;
     this.overlay.style.height = `${h}px`;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -395,12 +529,13 @@ LL.views.map = class {
       context.lineWidth = line;
       context.stroke();
     };
+    if (this.shown.length) this.drawImages(context, look);
     const outline = (path, closed) => {
       context.beginPath();
       path.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)));
       if (closed) context.closePath();
       context.fillStyle = LL.css(look.primary, 0.1);
-      context.fill();
+      if (closed || this.drawing !== "path") context.fill();
       context.strokeStyle = LL.css(look.primary);
       context.lineWidth = 1.5;
       context.setLineDash([5, 4]);
@@ -409,6 +544,7 @@ LL.views.map = class {
     };
     if (this.tracing) outline(this.tracing, false);
     else if (this.lasso) outline(this.lasso.map(([x, y]) => this.toScreen(x, y)), true);
+    if (this.route) this.drawRoute(context, look, ring);
     if (this.near != null) ring(...this.toScreen(this.xy[2 * this.near], this.xy[2 * this.near + 1]), 6, ink, 1.5);
     if (this.picked) ring(...this.toScreen(...this.picked), 7, LL.css(look.primary), 2);
     if (marker) {
@@ -426,7 +562,32 @@ LL.views.map = class {
     }
   }
 
+  // The path, pale and dashed where it leaves the data, and the place whose picture is shown.
+  drawRoute(context, look, ring) {
+    const { points, inside } = this.route, places = points.map(([x, y]) => this.toScreen(x, y));
+    for (let i = 1; i < places.length; i++) {
+      const within = !inside || (inside[i - 1] && inside[i]);
+      context.beginPath();
+      context.moveTo(...places[i - 1]);
+      context.lineTo(...places[i]);
+      context.setLineDash(within ? [] : [4, 4]);
+      context.lineWidth = within ? 3 : 2;
+      context.strokeStyle = within ? LL.css(look.primary) : LL.css(look.text, 0.55);
+      context.stroke();
+    }
+    context.setLineDash([]);
+    if (this.player.open && inside) ring(...places[Math.min(this.player.at, places.length - 1)], 6, LL.css(look.primary), 3);
+  }
+
   destroy() {
+    const { view, home, bounds, touched, mode, images } = this;
+    if (this.goal) {
+      const state = { view, home, bounds, touched, mode, images };
+      Object.defineProperty(LL.metrics, "kept", { value: { revision: this.revision, xy: this.goal, state }, configurable: true });
+    }
+    this.player.close();
+    this.rest.cancel();
+    cancelAnimationFrame(this.gliding);
     cancelAnimationFrame(this.asked_frame);
     this.sizes.disconnect();
     this.unkey();

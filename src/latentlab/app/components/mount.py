@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -13,11 +13,11 @@ from streamlit.components.v2 import component
 from latentlab.app import wire
 
 
-def register(name: str) -> Callable[..., Any]:
-    """Registers the component ``name`` (its .js on top of core.js, core.css) and returns its mounting command."""
+def register(name: str, parts: Sequence[str] = ()) -> Callable[..., Any]:
+    """Registers the component ``name`` (its .js on top of core.js and ``parts``) and returns its mounting command."""
     folder = files("latentlab.app.components")
     script = "\n".join(
-        folder.joinpath(f"{part}.js").read_text("utf-8") for part in ("core", name, "streamlit")
+        folder.joinpath(f"{part}.js").read_text("utf-8") for part in ("core", *parts, name, "streamlit")
     )
     css = folder.joinpath("core.css").read_text("utf-8")
     return component(

@@ -157,8 +157,11 @@ LL.views.traverse = class {
     const value = el("input", { type: "text", class: "ll-value", inputmode: "decimal", "aria-label": `value of ${label}` });
     const at = LL.clamp((axis.default - axis.low) / span, 0, 1);
     const track = el("span", { class: "ll-track", style: `--tick:${at}` }, range);
-    const row = el("div", { class: "ll-row", title: hint || null }, lock, name, kl, track, value);
-    const entry = { axis, range, value, lock, track, row, step, focus: () => range.focus() };
+    const ends = ["low", "high"].map((end) => el("canvas", { class: "ll-glimpse", hidden: true, "aria-hidden": "true",
+      title: `What the ${end} end gives; click to go there`, onclick: () => { this.move(axis.index, axis[end]); this.settle(); } }));
+    const row = el("div", { class: "ll-row", title: hint || null }, lock, name, kl,
+      el("span", { class: "ll-reach" }, ends[0], track, ends[1]), value);
+    const entry = { axis, range, value, lock, track, row, step, ends, focus: () => range.focus() };
     range.addEventListener("input", () => this.move(axis.index, Number(range.value)));
     range.addEventListener("change", () => this.settle());
     range.addEventListener("dblclick", () => { this.move(axis.index, axis.default); this.settle(); });
@@ -200,11 +203,13 @@ LL.views.traverse = class {
       this.z = Float32Array.from(data.z);
       this.settled = Float32Array.from(data.z);
       this.locks = new Set(data.locks);
+      this.takeSlots(data.slots ?? [null, null]);
       this.seedValue = data.seed;
       this.seed.value = String(data.seed);
       this.showAll();
       if (old && this.seat) this.draw();
     }
+    if (data.ends?.image) this.showEnds(data.ends);
     const [, h, w] = data.image_shape;
     this.shapeHW = [h, w];
     if (!this.canvas.dataset.drawn) { this.canvas.width = w; this.canvas.height = h; }
@@ -240,7 +245,8 @@ LL.views.traverse = class {
 
   snapshot() {
     return { z: Array.from(this.z), locks: [...this.locks].sort((a, b) => a - b), revision: this.revision,
-      engine: this.seat.engine.kind, seed: this.seedValue };
+      engine: this.seat.engine.kind, seed: this.seedValue,
+      slots: [this.slots.A, this.slots.B].map((code) => (code ? Array.from(code) : null)) };
   }
 
   send() {
@@ -330,6 +336,16 @@ LL.views.traverse = class {
     this.jump(z);
   }
 
+  // The codes kept before, where they still fit the sliders.
+  takeSlots(codes) {
+    ["A", "B"].forEach((name, i) => {
+      const code = codes[i] ?? this.slots[name];
+      this.slots[name] = code && code.length === this.z.length ? Float32Array.from(code) : null;
+      this.slotButtons[name].setAttribute("aria-pressed", String(Boolean(this.slots[name])));
+    });
+    this.mix.disabled = !(this.slots.A && this.slots.B);
+  }
+
   slot(name, again) {
     if (!this.slots[name] || again) {
       this.slots[name] = Float32Array.from(this.z);
@@ -337,6 +353,7 @@ LL.views.traverse = class {
       chip.setAttribute("aria-pressed", "true");
       this.mix.disabled = !(this.slots.A && this.slots.B);
       if (!this.mix.disabled) this.mix.value = name === "A" ? 0 : 1;
+      this.commit();
     } else {
       this.mix.value = name === "A" ? 0 : 1;
       this.jump(this.slots[name]);
@@ -378,6 +395,22 @@ LL.views.traverse = class {
     row.value.value = LL.format(value);
     row.track.style.setProperty("--at", at);
     row.row.classList.toggle("ll-outside", value < axis.low || value > axis.high);
+  }
+
+  // What each slider leads to from the code that Python saw last: a row of the sheet for each, low beside high.
+  async showEnds({ of, image }) {
+    const sheet = await LL.pixels(LL.revive(image)), w = sheet.w / 2, h = sheet.h / of.length;
+    of.forEach((index, i) => {
+      this.rows.get(index)?.ends?.forEach((canvas, side) => {
+        const rgba = new Uint8ClampedArray(4 * w * h);
+        for (let y = 0; y < h; y++) {
+          const from = 4 * ((i * h + y) * sheet.w + side * w);
+          rgba.set(sheet.rgba.subarray(from, from + 4 * w), 4 * y * w);
+        }
+        LL.paint(canvas, { w, h, rgba });
+        canvas.hidden = false;
+      });
+    });
   }
 
   showLock(index) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,12 +64,14 @@ class TraverseState:
         locks: coordinates that the dice leaves alone.
         engine: "server" or "rerun": who draws the pictures.
         seed: the dice's last seed.
+        slots: the codes (dim,) kept as A and B, None where none was.
     """
 
     z: np.ndarray
     locks: tuple[int, ...]
     engine: str = "rerun"
     seed: int = 0
+    slots: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
 
 
 def traverse_state(
@@ -80,7 +83,9 @@ def traverse_state(
     if state is None:
         return TraverseState(given, tuple(locks))
     drawn_by = "server" if state.get("engine") == "server" else "rerun"
+    slots = (None, None)
     try:
+        slots = _slots(state.get("slots"), given.shape)
         moved = np.asarray(state["z"], np.float32)
         if (
             str(state["revision"]) == str(revision)
@@ -88,10 +93,21 @@ def traverse_state(
             and np.isfinite(moved).all()
         ):
             held = tuple(int(i) for i in state.get("locks", ()))
-            return TraverseState(moved, held, drawn_by, int(state.get("seed", 0)))
+            return TraverseState(moved, held, drawn_by, int(state.get("seed", 0)), slots)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass  # what a browser sends may be anything; the person then starts from the code given
-    return TraverseState(given, tuple(locks), drawn_by)
+    return TraverseState(given, tuple(locks), drawn_by, slots=slots)
+
+
+def _slots(kept: Any, shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The two codes that were kept, where they fit the sliders."""
+    codes = [None if code is None else np.asarray(code, np.float32) for code in (kept or (None, None))]
+    fit = [
+        code if code is not None and code.shape == shape and np.isfinite(code).all() else None
+        for code in codes
+    ]
+    a, b = fit
+    return a, b
 
 
 def traverse(
@@ -108,6 +124,7 @@ def traverse(
     revision: str | int = 0,
     seed: int = 0,
     height: int | None = None,
+    ends: Callable[[np.ndarray], tuple[list[int], np.ndarray]] | None = None,
     on_change: Callable[[], None] | None = None,
 ) -> TraverseState:
     """Draws the sliders and the picture.
@@ -125,6 +142,8 @@ def traverse(
         revision: change it to make the sliders take ``z`` and ``locks`` anew.
         seed: the dice's first seed.
         height: side of the picture in CSS pixels; by default it follows the width.
+        ends: of a code (dim,), what its sliders lead to: k coordinates, and images (k, 2, channels, height, width) with
+            each at its low and at its high end.
         on_change: runs before the script when the person let go of a slider or changed a lock.
 
     Returns:
@@ -134,10 +153,16 @@ def traverse(
     image = None
     if render is not None and (token is None or (saved(key, "state") or {}).get("engine") == "rerun"):
         image = image_data(render(state.z))
+    indices, pairs = ([], None) if ends is None else ends(state.z)
+    sheet = None
+    if pairs is not None and len(pairs):  # one picture: a row for each slider, low and high side by side
+        _, _, channels, high, wide = pairs.shape
+        sheet = pairs.transpose(2, 0, 3, 1, 4).reshape(channels, len(pairs) * high, 2 * wide)
     _component(
         key=key,
         data={
             "axes": [asdict(axis) for axis in axes],
+            "ends": {"of": indices, "image": image_data(sheet)},
             # What the person has, so that a component mounted anew starts there.
             "z": [float(v) for v in state.z],
             "drawn": [float(v) for v in state.z] if image is not None else None,
@@ -148,6 +173,7 @@ def traverse(
             "source": image_data(source),
             "source_label": source_label,
             "locks": list(state.locks),
+            "slots": [None if code is None else [float(v) for v in code] for code in state.slots],
             "revision": str(revision),
             "seed": state.seed or seed,
             "height": height,

@@ -43,7 +43,13 @@ def page() -> None:
     )
     found = state.runs()
     shipped = {a: s for a, s in found.items() if a.startswith("zoo:")}
-    own = {a: s for a, s in found.items() if a not in shipped}
+    brought = {a: s for a, s in found.items() if a in server.BROUGHT}
+    own = {a: s for a, s in found.items() if a not in shipped and a not in brought}
+    if brought:
+        st.subheader(
+            "Brought along", anchor=False, help="The model that the command line named; not kept here."
+        )
+        cards(brought)
     if shipped:
         st.subheader("Shipped with latentlab", anchor=False)
         cards(shipped)
@@ -77,7 +83,7 @@ def cards(summaries: dict[str, RunSummary]) -> None:
 
 def card(address: str, summary: RunSummary) -> None:
     """One run: what it is, what it draws, its figures, and the ways in; or why it can't be opened."""
-    st.markdown(f"**{address.removeprefix('zoo:')}**")
+    st.markdown(f"**{address.removeprefix('zoo:').removeprefix('brought:')}**")
     if summary.error:
         st.error(summary.error)
         return

@@ -69,7 +69,8 @@ def ask_for(run: Run, protocol: str) -> Report | None:
             "other pages meanwhile."
         )
         st.button("Score this run", type="primary", key="score", on_click=wanted.add, args=(key,))
-        st.caption(f"In a terminal, on all states: `latentlab evaluate {run.name} --protocol {protocol}`")
+        if not run.name.startswith("brought:"):  # the explorer alone knows those
+            st.caption(f"In a terminal, on all states: `latentlab evaluate {run.name} --protocol {protocol}`")
         return None
     question, arguments = "scores", (protocol, state.data_key(run))
     return controls.await_job(run, question, arguments, state.scores_job(run, protocol, MOST_STATES))

@@ -9,13 +9,15 @@ import numpy as np
 import streamlit as st
 
 from latentlab import analysis
-from latentlab.app import components, controls, engine, sliders, state
-from latentlab.app.calls import Call, place
+from latentlab.app import between, components, controls, engine, sliders, state
+from latentlab.app.calls import Call, opened
 from latentlab.app.figures import figure
 from latentlab.app.start import Start, reading_of, starting_point
 from latentlab.models.contract import space_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from latentlab.analysis.encoding import Encoding
     from latentlab.runs import Run
 
@@ -50,8 +52,9 @@ def live(run: Run, start: Start) -> None:
             edits = chosen_edits(run)
         numbers = sliders.numbers(run, pull, start)
         token = engine.open_session("traverse", run.model, z=numbers, edits=edits, pull=pull)
+        axes = sliders.axes(run, pull, encoding, start)
         held = components.traverse(
-            sliders.axes(run, pull, encoding, start),
+            axes,
             numbers,
             key="pull",
             image_shape=run.model.image_shape,
@@ -61,6 +64,7 @@ def live(run: Run, start: Start) -> None:
             source_label=start.label,
             revision=start.revision if pull is None else f"{start.revision}-{hash(pull)}",
             seed=int(st.session_state["seed"]),
+            ends=lambda z: sliders.ends(run, pull, axes, z, edits),
         )
         if start.image is not None:
             reading_of(run, start)
@@ -71,10 +75,11 @@ def live(run: Run, start: Start) -> None:
                 f"Sliders move a code of {pull.space.upper()}, over the middle 98 % of the prior carried there."
             )
         if pull is None:
-            below(run, encoding, held.z, edits, None)
+            below(run, encoding, held.z, edits, None, held.slots)
         else:
             z, space = sliders.held_code(run, pull, held.z)
-            below(run, encoding if space is None else None, z, edits, space)
+            kept = [None if code is None else sliders.held_code(run, pull, code)[0] for code in held.slots]
+            below(run, encoding if space is None else None, z, edits, space, kept)
 
 
 def chosen_edits(run: Run) -> tuple:
@@ -109,12 +114,22 @@ def explain(run: Run, task: state.Job | None, encoding: Encoding | None) -> None
         )
 
 
-def below(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple, space: str | None) -> None:
-    """Strips, plane, swaps and the latent itself, each drawn only while it is open; ``space`` is the code's."""
+def below(
+    run: Run,
+    encoding: Encoding | None,
+    z: np.ndarray,
+    edits: tuple,
+    space: str | None,
+    slots: Sequence[np.ndarray | None],
+) -> None:
+    """Strips, plane, paths, swaps and the latent itself, each drawn only while it is open; ``space`` is the code's."""
     if space is not None:  # edits of the mapping are behind such a code
         edits = tuple(edit for edit in edits if edit.network == "generator")
-    strips, plane, swaps, away = st.tabs(
-        ["Strips", "Plane", "Swap blocks", "Take away"], key="below", on_change="rerun", bind="query-params"
+    strips, plane, path, swaps, away = st.tabs(
+        ["Strips", "Plane", "A to B", "Swap blocks", "Take away"],
+        key="below",
+        on_change="rerun",
+        bind="query-params",
     )
     if strips.open:
         with strips, controls.one_sentence():
@@ -122,6 +137,9 @@ def below(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple, spac
     if plane.open:
         with plane, controls.one_sentence():
             draw_plane(run, encoding, z, edits, space)
+    if path.open:
+        with path, controls.one_sentence():
+            between.draw(run, encoding, z, edits, space, slots)
     if swaps.open:
         with swaps, controls.one_sentence():
             draw_swaps(run, encoding, edits)
@@ -331,7 +349,7 @@ def code_for(run: Run, numbers: list[float], edits: tuple, space: str | None) ->
     options = (f", edits=[{made}]" if edits else "") + ("" if space is None else f", space={space!r}")
     return (
         "import latentlab, numpy as np\n"
-        f"run = latentlab.Run.open({place(run)!r})\n"
+        f"run = {opened(run)}\n"
         f"z = np.array({numbers})\n"
         f"strip = latentlab.traverse(run.model, z{options})\n"
         "latentlab.viz.show(strip)"
