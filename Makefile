@@ -30,7 +30,11 @@ demo: install  ## install if needed, then open the explorer on the runs that shi
 	@exec $(VENV)/bin/latentlab explore $(if $(PORT),--port $(PORT))
 
 test: install-dev chromium  ## install the development tools if needed, then run the suite without its slow tests
-	@exec $(PY) -m pytest -m "not slow and not gpu" $(ARGS)
+	@failed=0
+	$(PY) -m pytest -n 2 --dist worksteal -m "not slow and not gpu and not browser" $(ARGS) || { code=$$?; [ $$code = 5 ] || failed=$$code; }
+	# A browser measures how fast pages answer, so it has the machine to itself. 5: no test was asked for.
+	$(PY) -m pytest -m "browser and not slow and not gpu" $(ARGS) || { code=$$?; [ $$code = 5 ] || failed=$$code; }
+	exit $$failed
 
 test-all: install-dev chromium  ## the whole suite, slow tests too
 	@exec $(PY) -m pytest $(ARGS)

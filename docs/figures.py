@@ -175,6 +175,22 @@ def scores(page, address: str, path: Path) -> None:
     save(page, path)
 
 
+def compare(page, address: str, path: Path) -> None:
+    """Two VAEs of the sprites on the same image, their latents matched."""
+    page.set_viewport_size({"width": 1440, "height": 1200})
+    page.goto(f"{address}/compare?run=zoo%3Asprites-beta-vae&with=zoo%3Asprites-beta-tcvae")
+    drawn(page, "traverse")
+    settle(page)
+    save(page, path)
+
+
+def train(page, address: str, path: Path) -> None:
+    """The form of a training."""
+    page.goto(f"{address}/train")
+    settle(page)
+    save(page, path)
+
+
 def sprites_traversal(path: Path) -> None:
     """Strips of the active latents around one sprite."""
     import latentlab
@@ -242,6 +258,8 @@ def main() -> None:
             ("layers-gan", layers_of_a_gan),
             ("map", latent_map),
             ("scores", scores),
+            ("compare", compare),
+            ("train", train),
         ):
             if not name.startswith(arguments.only):
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import os
@@ -218,11 +219,12 @@ def test_how_a_process_ended_is_read_from_its_folder(workspace: Path) -> None:
 def test_a_training_is_killed_resumed_stopped_and_found_again_by_another_process(workspace: Path) -> None:
     """The whole life of a job. Catches a lock that outlives its process, one that dies with the page's, a second
     training on the device, a resume from nothing, and a state that only the starting process knows."""
-    job = training_jobs.start(TINY, workspace, "cpu")
+    long = dataclasses.replace(TINY, max_steps=100_000)  # outlives the start of another process
+    job = training_jobs.start(long, workspace, "cpu")
     with pytest.raises(
         Busy, match="The CPU is training tiny already, and each device trains one run at a time"
     ):
-        training_jobs.start(TINY, workspace, "cpu")
+        training_jobs.start(long, workspace, "cpu")
     with pytest.raises(Busy, match="tiny is training already"):
         training_jobs.resume(job)
     assert os.getsid(job.pid) == job.pid, "a session of its own"
@@ -253,7 +255,7 @@ def test_a_training_is_killed_resumed_stopped_and_found_again_by_another_process
     training_jobs.stop(again)
     training_jobs.stop(again)
     until(lambda: not again.alive)
-    assert again.state == "stopped" and again.resumable and reached <= again.step <= TINY.max_steps
+    assert again.state == "stopped" and again.resumable and reached <= again.step <= long.max_steps
     steps = Run.open(job.folder).metrics()["step"]
     assert (steps[1:] > steps[:-1]).all(), "no row twice, none out of order"
 

@@ -109,6 +109,8 @@ def serve(
         raise ValueError(f"A base path is plain names between slashes, such as tools/lab; got {base_path!r}.")
     check_port(port, address)
     os.environ[RUNS_VARIABLE] = str(Path(runs_dir).absolute())
+    # Differentiating loads torch's compiler, which makes itself a folder at once, used or not.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(runs_dir).absolute() / ".cache" / "torch"))
     BROUGHT.clear()
     BROUGHT.update({run.name: run for run in brought})
     from latentlab.app.theme import CONFIG
