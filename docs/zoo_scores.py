@@ -19,6 +19,7 @@ WANTED = {
     "scenes-vae": {"dlib": 60_000},
     "scenes-beta-vae": {"dlib": 60_000},
     "scenes-pairs": {"dlib": 60_000},
+    "scenes-growing": {"dlib": 20_000},
     "sprites-beta-tcvae": {"dlib": None, "continuous": None, "images": None},
     "digits-vae": {"images": None},
     "digits-pooled": {"images": None},

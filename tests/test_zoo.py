@@ -25,7 +25,8 @@ def test_it_is_what_its_script_makes_small_enough_and_scored(name):
     files = [path for path in run.path.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < LARGEST
     assert "## Scores" in run.card and f'Run.open("zoo:{name}")' in run.card and run.digest[:16] in run.card
-    assert not {"last.ckpt", "checkpoints"} & {path.name for path in run.path.iterdir()}
+    assert "last.ckpt" not in {path.name for path in run.path.iterdir()}
+    assert bool(run.steps) == (name == "scenes-growing"), "one run keeps its steps, to show how it grew"
 
 
 def test_three_factors_of_the_sprites_have_a_latent_of_their_own():
@@ -42,6 +43,20 @@ def test_three_factors_of_the_sprites_have_a_latent_of_their_own():
     assert {"scale", "x", "y"} <= set(apart)
     owners = {name: int(known[:, encoding.factor_names.index(name)].argmax()) for name in apart}
     assert len(set(owners.values())) == len(apart)
+
+
+@pytest.mark.parametrize(("network", "grows"), [("generator", 2.0), ("encoder", 1.3)])
+def test_colours_emerge_while_the_scenes_are_learned(network, grows):
+    """Would catch: steps of another run or in another order, and a table that is the same at every step."""
+    from latentlab.analysis import emergence_over_training
+
+    run = Run.open("zoo:scenes-growing", "cpu")
+    first, last = run.steps[0], run.steps[-1]
+    assert first == 0 and last == run.experiment.max_steps
+    models = [(step, run.at(step).model) for step in (first, last)]
+    found = emergence_over_training(models, network, run.dataset(), n_images=64)
+    colours = found.score[:, :, found.level_names.index("colour")].max(axis=1)
+    assert colours[1] > grows * colours[0] and colours[1] > 2 * found.certificate["shuffled_score"]
 
 
 def test_the_digit_asked_for_is_the_digit_drawn_and_read():
