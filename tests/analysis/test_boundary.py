@@ -61,6 +61,25 @@ def test_a_meter_scores_the_images():
     assert found.steps == pytest.approx([1 / np.sqrt(3)], abs=0.03)
 
 
+def test_it_tells_how_far_it_is_and_can_be_cancelled_everywhere(planted, codes):
+    """Fails one report at the end, which nobody can cancel."""
+    told = []
+    found = boundary(
+        planted, codes[:600], "brightness", share=0.1, batch_size=100, progress=lambda *a: told.append(a)
+    )
+    assert told == [(i + 1, 26) for i in range(26)]  # 6 batches and 20 shuffles
+    quiet = boundary(planted, codes[:600], "brightness", share=0.1, batch_size=100)
+    assert np.array_equal(found.vectors, quiet.vectors) and found.certificate == quiet.certificate
+    for last in (1, 10):
+
+        def cancel(done, total, last=last):
+            if done == last:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            boundary(planted, codes[:600], "brightness", share=0.1, batch_size=100, progress=cancel)
+
+
 def test_a_boundary_says_what_is_wrong(planted, codes, categorical_model):
     for call, words in (
         (lambda: boundary(planted, codes, codes[:5, 0]), r"one finite number a code \(2000,\); got \(5,\)"),

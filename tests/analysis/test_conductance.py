@@ -124,6 +124,46 @@ def test_a_stage_with_a_way_around_is_marked_and_the_rest_measured():
     assert not conductance(model, "up", [1.0, -1.0, 0.5]).cut
 
 
+@pytest.mark.parametrize("stage", ["fc", "maps"])
+def test_a_gap_beyond_what_was_asked_for_is_said(curved, stage):
+    """Fails a certificate that only holds the gap: with few nodes it passes its own tolerance, and nothing tells."""
+    z = curved.sample_codes(1, 3)
+    coarse = conductance(curved, stage, z, steps=2, most_steps=2)
+    change = coarse.end_output - coarse.start_output
+    span = max(o.max() for o in (coarse.start_output, coarse.end_output))
+    span -= min(o.min() for o in (coarse.start_output, coarse.end_output))
+    truth = np.abs(coarse.contributions.sum(axis=0) - change).max() / span
+    assert coarse.certificate["gap_share"] == pytest.approx(truth, rel=1e-3) and truth > 1e-3
+    assert coarse.certificate["gap_allowed"] == 1e-3 and coarse.certificate["complete"] is False
+    loose = conductance(curved, stage, z, steps=2, most_steps=2, tolerance=1.1 * truth)
+    assert loose.certificate["complete"] is True and loose.certificate["gap_allowed"] == 1.1 * truth
+    fine = conductance(curved, stage, z)
+    assert fine.certificate["complete"] is True and fine.certificate["gap_share"] <= 1e-3
+
+
+def test_kinks_are_met_to_a_thousandth_by_default():
+    """Fails the gap of 5e-3 that suits a page as the default: five layers of ReLUs then miss 4e-3 of the range."""
+    layers = [nn.Linear(4, 128), nn.ReLU()]
+    for _ in range(4):
+        layers += [nn.Linear(128, 128), nn.ReLU()]
+    stages = {
+        "deep": nn.Sequential(*layers),
+        "output": nn.Sequential(nn.Linear(128, 9), nn.Unflatten(1, (1, 3, 3))),
+    }
+    chance = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in (m for stage in stages.values() for m in stage if isinstance(m, nn.Linear)):
+            size = layer.weight.shape
+            layer.weight.copy_(torch.randn(size, generator=chance) * (2 / size[1]) ** 0.5)
+            layer.bias.copy_(0.3 * torch.randn(size[0], generator=chance))
+    model = PlantedModel((1, 3, 3), LatentSpace([Block("z", 4)]), generator=StagedNetwork(stages))
+    z = 6 * model.sample_codes(1, 0)
+    page = conductance(model, "deep", z, tolerance=5e-3, most_steps=256).certificate
+    assert 1e-3 < page["gap_share"] <= 5e-3 and page["complete"]
+    found = conductance(model, "deep", z).certificate
+    assert found["gap_share"] <= found["gap_allowed"] == 1e-3 and found["complete"]
+
+
 def test_chosen_units_and_the_rest(curved):
     z = curved.sample_codes(1, 1)
     whole, part = conductance(curved, "maps", z), conductance(curved, "maps", z, units=[4, 1])
@@ -183,5 +223,5 @@ def test_errors_say_what_is_possible(curved):
         conductance(curved, "block9")
     with pytest.raises(ValueError, match=r"Stage 'generator\.maps' has units 0 to 4; got \[5\]"):
         conductance(curved, "maps", units=[5])
-    with pytest.raises(ValueError, match=r"has units 0 to 4; got \[1, 1\]"):
+    with pytest.raises(ValueError, match=r"units must name each unit .* once; got \[1, 1\]"):
         conductance(curved, "maps", units=[1, 1])

@@ -1,4 +1,4 @@
-import itertools
+import functools
 import threading
 import warnings
 
@@ -86,22 +86,90 @@ def relu_decoder(seed, units=10):
     return PlantedModel((1, 6, 6), LatentSpace([Block("z", 4)]), generator=StagedNetwork(stages, "generator"))
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("tolerance", [0.02, 0.1, 0.3])
-def test_the_size_is_within_one_of_the_best_of_all_subsets(seed, tolerance):
-    """Fails sets that are merely 1-minimal from a bad start, and an estimate reported as the true distance."""
-    units = 10 + seed % 2
+@functools.cache
+def every_subset(seed, units):
+    """Sizes and true R of all sets of units of a small decoder, by masked runs of its own layers."""
     model = relu_decoder(seed, units)
     z = model.sample_codes(12, 1)
-    subsets = [s for k in range(1, units + 1) for s in itertools.combinations(range(units), k)]
-    best = next(len(s) for s in subsets if damage_of(model, z, s, "units") <= tolerance)
-    found = datapath(model, z, stages="units", tolerance=tolerance, selection="differences")
+    with torch.no_grad():
+        h = model.generator.run(z, stop="units")
+        masks = (torch.arange(2**units)[:, None] >> torch.arange(units) & 1).float()
+        whole, none = (model.generator.run(s, start="units").flatten() for s in (h, 0 * h))
+        parts = [
+            model.generator.run((h * part[:, None]).flatten(0, 1), start="units").reshape(len(part), -1)
+            for part in masks.split(1024)
+        ]
+        damage = (torch.cat(parts) - whole).square().sum(1) / (none - whole).square().sum()
+    return masks.sum(1).numpy(), damage.numpy()
+
+
+CASES = [
+    *((seed, 10 + seed % 2, tolerance, "differences") for seed in range(3) for tolerance in (0.02, 0.1, 0.3)),
+    *(
+        (seed, units, tolerance, selection)
+        for seed, units, tolerance in ((0, 14, 0.3), (2, 12, 0.3), (1, 12, 0.05), (5, 14, 0.3))
+        for selection in ("differences", "taylor", "gates", "both")
+    ),
+]
+
+
+@pytest.mark.parametrize(("seed", "units", "tolerance", "selection"), CASES)
+def test_the_size_is_within_one_of_the_best_of_all_subsets(seed, units, tolerance, selection):
+    """Fails sets that are merely 1-minimal from a bad start, and an estimate reported as the true distance.
+
+    In the cases of 12 and 14 units the gates' own order, pruned one unit at a time, keeps 2 to 4 units too many.
+    """
+    sizes, damage = every_subset(seed, units)
+    model = relu_decoder(seed, units)
+    z = model.sample_codes(12, 1)
+    found = datapath(model, z, stages="units", tolerance=tolerance, selection=selection, random_sets=2)
     kept = found.kept["generator.units"]
-    assert len(kept) <= best + 1
-    assert damage_of(model, z, kept, "units") == pytest.approx(found.joint, rel=1e-4, abs=1e-7)
-    for unit, damage in zip(kept, found.breaks["generator.units"], strict=True):
-        alone = damage_of(model, z, set(kept) - {unit}, "units")
-        assert alone == pytest.approx(damage, rel=1e-4) and alone > tolerance
+    assert len(kept) <= sizes[damage <= tolerance].min() + 1
+    truth = {unit: damage[sum(1 << u for u in kept if u != unit)] for unit in (*kept, None)}
+    assert truth.pop(None) == pytest.approx(found.joint, rel=1e-4, abs=1e-7)
+    for unit, broken in zip(kept, found.breaks["generator.units"], strict=True):
+        assert truth[unit] == pytest.approx(broken, rel=1e-4) and truth[unit] > tolerance
+
+
+def damage_of_both(model, z, lower, upper):
+    """R of the output with the masks of two stages, by a manual masked forward."""
+    with torch.no_grad():
+        first = model.generator.run(z, stop="units")
+        off = np.setdiff1d(np.arange(first.shape[1]), lower)
+        second = model.generator.stages["mix"](first.index_fill(1, torch.as_tensor(off), 0.0))
+        off = np.setdiff1d(np.arange(second.shape[1]), upper)
+        part = model.generator.stages["output"](second.index_fill(1, torch.as_tensor(off), 0.0))
+        whole, none = model.generator.run(z), model.generator.stages["output"](0 * second)
+    return float((part - whole).square().sum() / (none - whole).square().sum())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_unit_of_any_of_several_stages_can_go(seed):
+    """Fails sets that are minimal against a tightened limit of each stage: all masks together leave room."""
+    model = relu_decoder(seed, 14)
+    z = model.sample_codes(24, 0)
+    found = datapath(model, z, stages=["units", "mix"], tolerance=0.1, selection="differences", random_sets=2)
+
+    def without(sets):
+        return {
+            (stage, unit): damage_of_both(
+                model,
+                z,
+                *(np.array([u for u in s if (i, u) != (stage, unit)], int) for i, s in enumerate(sets)),
+            )
+            for stage, units in enumerate(sets)
+            for unit in units.tolist()
+        }
+
+    kept = list(found.kept.values())
+    damage = without(kept)
+    assert damage_of_both(model, z, *kept) == pytest.approx(found.joint, rel=1e-4) and found.joint <= 0.1
+    assert list(damage.values()) == pytest.approx(np.concatenate(list(found.breaks.values())), rel=1e-3)
+    assert min(damage.values()) > 0.1 and found.certificate["minimal"]
+    assert found.certificate["smallest_break"] == pytest.approx(min(damage.values()), rel=1e-3)
+    # The fake: what each stage kept for itself, certified against the limit it was searched with.
+    fake = [found.sets[f"{stage}: differences"] for stage in found.stages]
+    assert min(without(fake).values()) <= 0.1
 
 
 class _Saturating(nn.Module):
@@ -189,16 +257,7 @@ def test_several_stages_are_judged_together_and_edges_add_up(planted):
 
     model = relu_decoder(3)
     deep = datapath(model, stages=["units", "mix"], tolerance=0.1, selection="differences", n=24)
-    lower, upper = deep.kept["generator.units"], deep.kept["generator.mix"]
-    with torch.no_grad():
-        z = model.sample_codes(24, 0)
-        first = model.generator.run(z, stop="units")
-        off = np.setdiff1d(np.arange(10), lower)
-        second = model.generator.stages["mix"](first.index_fill(1, torch.as_tensor(off), 0.0))
-        second = second.index_fill(1, torch.as_tensor(np.setdiff1d(np.arange(8), upper)), 0.0)
-        part, whole = model.generator.stages["output"](second), model.generator.run(z)
-        none = model.generator.stages["output"](0 * second)
-    truth = float((part - whole).square().sum() / (none - whole).square().sum())
+    truth = damage_of_both(model, model.sample_codes(24, 0), *deep.kept.values())
     assert deep.joint == pytest.approx(truth, rel=1e-4) and deep.joint <= 0.1
 
 

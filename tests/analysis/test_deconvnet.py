@@ -231,6 +231,57 @@ def test_overlapping_pools_add_up_and_unpooling_that_overwrites_fails():
     assert found.certificate["switches"] == 0
 
 
+@pytest.mark.parametrize("rule", ["deconvnet", "guided"])
+@pytest.mark.parametrize("build", [
+    lambda: dcgan((1, 32, 32), 4, width=8)[1],
+    lambda: pooled((1, 32, 32), 4, 8, width=8, hidden=16)[0],
+    lambda: residual_discriminator((1, 32, 32), 4),
+], ids=["leaky", "pooled", "residual"])  # fmt: skip
+def test_the_plain_gradient_in_place_of_the_rule_moves_the_certificate(build, rule, monkeypatch):
+    """Fails a certificate that the rule has no part in: the fake rectifies by the forward sign alone."""
+    network, x = build().eval(), images(4)
+    stage = network.names[-3]
+
+    def found_by(rule):
+        return deconvnet(network, "discriminator", stage, x, rule=rule, n_units=3, count=2)
+
+    honest = found_by(rule)
+    assert honest.certificate["rule_difference"] < 1e-6 and honest.certificate["rule_share"] > 0.02
+    gradient = found_by("gradient").certificate
+    assert gradient["rule_difference"] == 0 and gradient["rule_share"] == 0
+    backward = backpropagation._Rectify.backward
+
+    def fake(ctx, signal):
+        ctx.rule = "gradient"
+        return backward(ctx, signal)
+
+    monkeypatch.setattr(backpropagation._Rectify, "backward", staticmethod(fake))
+    faked = found_by(rule)
+    assert np.abs(faked.projections - honest.projections).max() > 0.01 * np.abs(honest.projections).max()
+    assert faked.certificate["rule_difference"] > 0.05 and faked.certificate["rule_share"] == 0
+
+
+@pytest.mark.parametrize("fake", ["overwritten", "shifted"])
+def test_a_broken_unpooling_moves_the_certificate(fake, monkeypatch):
+    """Fails a check of the switches that goes past the unpooling itself."""
+    network, x = oriented.oriented_encoder("overlapping"), images(4)
+
+    def unpool(ctx, signal):
+        (switches,) = ctx.saved_tensors
+        flat, size = torch.zeros(*ctx.shape[:2], ctx.shape[2] * ctx.shape[3]), ctx.shape[2] * ctx.shape[3]
+        if fake == "overwritten":
+            return flat.scatter(2, switches.flatten(2), signal.flatten(2)).view(ctx.shape), None, None
+        moved = (switches.flatten(2) + 1) % size
+        return flat.scatter_add(2, moved, signal.flatten(2)).view(ctx.shape), None, None
+
+    assert deconvnet(network, "encoder", "lines", x, rule="gradient").certificate["switches"] < 1e-6
+    assert deconvnet(network, "encoder", "lines", x, rule="guided").certificate["switches"] < 1e-6
+    monkeypatch.setattr(backpropagation._Unpool, "backward", staticmethod(unpool))
+    assert deconvnet(network, "encoder", "lines", x, rule="gradient").certificate["switches"] > 0.05
+    with pytest.raises(ValueError, match="can't be followed"):
+        deconvnet(network, "encoder", "lines", x)
+
+
 def test_another_images_switches_change_the_projection_only_where_there_are_pools():
     """Fails switches that are not the image's own; a strided network has none and says nothing of them."""
     x = images(6)

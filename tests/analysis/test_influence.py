@@ -9,6 +9,7 @@ from torch import nn
 
 from latentlab.analysis.influence import influence_by_stage, latent_unit_pixel
 from latentlab.analysis.results import load_result
+from latentlab.analysis.sobol import sobol
 from latentlab.latents import Block, LatentSpace
 from latentlab.models.adapt import adapt_model
 from latentlab.models.staged import StagedNetwork
@@ -128,6 +129,63 @@ def test_a_latent_without_effect_has_no_shares(linear_model):
     result = latent_unit_pixel(linear_model, "output", n=2)
     assert result.effect[3] == 0.0 and (result.matrix[3] == 0).all() and (result.effect[:3] > 0.01).all()
     assert result.certificate["row_gap"] < 1e-4
+
+
+DEAD = 2
+"""Reaches one unit alone, faintly: its row is 1 there, while the row of latent 0, which moves it, is a third."""
+
+
+def collapsed() -> PlantedModel:
+    """Three units that latent 0 drives alike, one of latent 1, and a latent all but dead."""
+    first, output = nn.Linear(3, 4), nn.Linear(4, 4, bias=False)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, 0, 0.01], [1.0, 0, 0], [1.0, 0, 0], [0, 0.8, 0]]))
+        first.bias.fill_(0.3)
+        output.weight.copy_(torch.eye(4))
+    stages = {
+        "hidden": nn.Sequential(first, nn.Softplus()),
+        "output": nn.Sequential(output, nn.Unflatten(1, (1, 2, 2))),
+    }
+    return PlantedModel((1, 2, 2), LatentSpace([Block("z", 3)]), generator=StagedNetwork(stages, "generator"))
+
+
+def test_a_dead_latent_never_leads_a_unit():
+    """The fake sorts the rows' shares, each of which adds up to 1: it names the latent that all but draws nothing."""
+    model = collapsed()
+    result = latent_unit_pixel(model, "hidden", n=4)
+    drivers = [0, 0, 0, 1]
+    assert (
+        result.live.tolist() == [True, True, False] and 0 < result.effect[DEAD] < 0.05 * result.effect.max()
+    )
+    assert np.allclose(result.through, np.abs(result.matrix) * result.effect[:, None])
+    assert result.through.argmax(axis=0).tolist() == drivers
+    shares = sobol(model, stage="hidden", n=64, n_draws=20).unit_total
+    assert shares is not None and shares.argmax(axis=0).tolist() == drivers and shares[DEAD].max() < 1e-3
+    fake = np.abs(result.matrix).argmax(axis=0).tolist()
+    assert fake[0] == DEAD != drivers[0]
+
+
+def test_certificates_count_live_latents_only():
+    """The same with the dead latent and without; the fake counts all rows, and differs in what it can."""
+    model = collapsed()
+    everything, living = (
+        latent_unit_pixel(model, "hidden", dims=d, n=4, steps=2) for d in (None, ["z0", "z1"])
+    )
+    assert everything.certificate == pytest.approx(living.certificate, rel=1e-5, abs=1e-7)
+    assert everything.certificate["live_latents"] == 2 and len(everything.dims) == 3
+    assert everything.certificate["units_for_half"] == 1.5  # two of three units, and the one of latent 1
+    fake = np.mean([np.searchsorted(np.cumsum(-np.sort(-row)), 0.5) + 1 for row in np.abs(everything.matrix)])
+    assert fake == pytest.approx(4 / 3)
+    stages = [influence_by_stage(model, dims=d, n=4, steps=2) for d in (None, ["z0", "z1"])]
+    assert stages[0].certificate == pytest.approx(stages[1].certificate, rel=1e-5, abs=1e-7)
+    assert stages[0].live.tolist() == [True, True, False]
+
+
+def test_nothing_is_claimed_where_nothing_moves(linear_model):
+    """Its last latent draws nothing at all: no rows to count, and no warning of an empty mean."""
+    result = latent_unit_pixel(linear_model, "output", dims=[3], n=2)
+    assert not result.live.any() and result.certificate["units_for_half"] == 0.0
+    assert result.certificate["row_gap"] == result.certificate["half_difference"] == 0.0
 
 
 def test_a_categorical_block_is_one_slider(categorical_model):

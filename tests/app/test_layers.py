@@ -7,6 +7,7 @@ left over from other weights, and a view that belongs to one kind of network onl
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import json
 import re
@@ -32,7 +33,7 @@ from latentlab.app.wire import WANT_IMAGE, WANT_SHEET, Request
 from latentlab.config import MODELS, Adversarial, BetaVAE, DataConfig, Experiment
 from latentlab.models.build import build_model
 from latentlab.models.edits import Edit
-from latentlab.runs import WEIGHTS, Run, save_weights
+from latentlab.runs import CHECKPOINTS, WEIGHTS, Run, save_weights
 
 LAYERS, TRAVERSE = "views/layers.py", "views/traverse.py"
 MAPS, SEES = "generator.deconv1", "encoder.conv2"
@@ -124,22 +125,60 @@ def html_of(app: AppTest) -> str:
     return "\n".join(e.proto.body for e in app.get("html"))
 
 
-def printed(code: str) -> list[float]:
-    """What a snippet prints when it is run as a program."""
+def output_of(code: str) -> list[str]:
+    """The lines that a snippet prints when it is run as a program."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, "copied", "exec"), {"__name__": "__main__"})
-    return [float(line) for line in out.getvalue().split()]
+    return out.getvalue().splitlines()
+
+
+def printed(code: str) -> list[float]:
+    """The numbers that a snippet prints, without the rows of tables."""
+    return [float(line) for line in output_of(code) if "\t" not in line]
 
 
 def check_codes(app: AppTest, least: int = 1) -> None:
-    """Every number that a figure shows is what its code prints, to 1e-6."""
+    """Every number and every table that the page shows is what its code prints."""
     snippets = [block.value for block in app.code if "print(" in block.value]
     assert len(snippets) >= least, "a figure without code"
+    labelled, rows = [], []
     for snippet in snippets:
-        told = [float(v) for v in re.findall(r"^print\(.*: (\S+)$", snippet, re.MULTILINE)]
-        assert told, snippet
-        np.testing.assert_allclose(printed(snippet), told, rtol=1e-6, atol=1e-6, err_msg=snippet)
+        lines = output_of(snippet)
+        rows += [line.split("\t") for line in lines if "\t" in line]
+        numbers = [float(line) for line in lines if "\t" not in line]
+        told = re.findall(r"^print\(.*# (.*): (\S+)$", snippet, re.MULTILINE)
+        assert told or rows, snippet
+        np.testing.assert_allclose(
+            numbers, [float(v) for _, v in told], rtol=1e-6, atol=1e-6, err_msg=snippet
+        )
+        labelled += [(label, number) for (label, _), number in zip(told, numbers, strict=True)]
+    check_shown(html_of(app), labelled)
+    for table in app.dataframe:
+        check_table(table.value.to_numpy().tolist(), rows)
+
+
+def check_shown(body: str, labelled: list[tuple[str, float]]) -> None:
+    """Each number among a page's figures is one that its code printed under the same name, as it was rounded."""
+    for label, shown in re.findall(r"<div><span>([^<]*)</span><b>([^<]*)</b></div>", body):
+        ours = [number for name, number in labelled if name == html.unescape(label)]
+        value = float(shown.strip("%").replace(",", "")) / (100 if "%" in shown else 1)
+        digits, _, power = shown.strip("%").partition("e")
+        last = 10.0 ** (int(power or 0) - len(digits.partition(".")[2])) / (100 if "%" in shown else 1)
+        assert any(abs(value - number) <= 0.51 * last for number in ours), (label, shown, ours)
+
+
+def check_table(table: list[list], rows: list[list[str]]) -> None:
+    """Each row of a table is one that code printed."""
+    left = [tuple(row) for row in rows]
+    for row in table:
+        assert any(len(found) == len(row) and all(map(_same, row, found)) for found in left), (row, rows[:3])
+
+
+def _same(shown: object, told: str) -> bool:
+    if isinstance(shown, str):
+        return shown == told
+    return bool(np.isclose(float(shown), float(told), rtol=1e-6, atol=1e-9, equal_nan=True))  # type: ignore[arg-type]
 
 
 CARDS = [
@@ -154,6 +193,7 @@ CARDS = [
     (SEES, "Top patches"),
     (SEES, "Covering"),
     (SEES, "Concept"),
+    (MAPS, "Spread"),
     (SEES, "Causal effect"),
     (SEES, "Codes"),
     (SEES, "Excite"),
@@ -162,12 +202,38 @@ CARDS = [
 
 @pytest.mark.parametrize(("stage", "view"), CARDS)
 def test_a_units_card_shows_numbers_that_its_code_prints(
-    small: dict[str, Run], stage: str, view: str
+    small: dict[str, Run], stage: str, view: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("latentlab.app.inside.unit.SAMPLES", 1000)
     app = looking_at("vae", small["vae"], stage, UNIT, **{"unit-view": view})
     assert not app.error, app.error[0].value
     assert f"**Unit {UNIT}** of {stage}" in texts(app)
     check_codes(app)
+
+
+def test_a_dead_latent_leads_no_units_card(small: dict[str, Run], workspace: Path) -> None:
+    """The fake sorts shares that add up to 1 for every latent, so that one without any effect comes first."""
+    dead, model = 2, build_model(small["vae"].config.model, (1, 32, 32), 1)
+    model.load_state_dict(small["vae"].model.state_dict())
+    with torch.no_grad():
+        first = next(m for m in model.generator.modules() if isinstance(m, torch.nn.Linear))
+        first.weight[:, dead] *= 1e-3
+    run = Run.create(workspace / "collapsed", small["vae"].config, (1, 32, 32))
+    save_weights(model, run.path / WEIGHTS)
+    run = Run.open(run.path)
+    rows = np.abs(analysis.latent_unit_pixel(run.model, MAPS, n=8).matrix)
+    unit = int(np.argmax(rows[dead] - np.delete(rows, dead, axis=0).max(axis=0)))
+    assert rows[:, unit].argmax() == dead, "the fake would not be noticed"
+    app = looking_at("collapsed", run, MAPS, unit, start="Seed", **{"unit-view": "Latents"})
+    assert not app.error, app.error[0].value
+    bodies = [body.proto.body for body in app.get("html")]
+    leaders = [re.findall(r"<dt>(.*?)</dt>", body) for body in bodies if 'class="ll-bars"' in body]
+    drivers, handed_on = leaders
+    assert drivers[-1] == f"z{dead}" and sorted(handed_on) == ["z0", "z1"]
+    code = "\n".join(block.value for block in app.code)
+    for path in ("unit_total", "through", "held", "certificate"):
+        assert f"result.{path}[" in code
+    assert "analysis.sobol(" in code and f"stage={MAPS!r}" in code
 
 
 VIEWS = [
@@ -184,6 +250,10 @@ VIEWS = [
     (MAPS, "Latents and layers", {"factor-view": "Variance"}),
     (MAPS, "Latents and layers", {"factor-view": "Pixels by unit"}),
     (SEES, "Latents and layers", {"factor-view": "Unit profiles"}),
+    (MAPS, "Latents and layers", {"factor-view": "Region → units"}),
+    (MAPS, "Latents and layers", {"factor-view": "Uncertainty"}),
+    (MAPS, "Datapath", {"path-view": "Bundles of edges"}),
+    (MAPS, "Datapath", {"path-view": "Traced graph"}),
     (MAPS, "Directions", {"method": "SeFa"}),
     (MAPS, "Directions", {"method": "GANSpace", "direction-view": "What it changes"}),
     (MAPS, "Directions", {"method": "Boundary"}),
@@ -486,3 +556,146 @@ def test_traverse_offers_w_and_style_mixing(small: dict[str, Run]) -> None:
     assert "the styles of layers" in texts(app)
     app = opened(TRAVERSE, run="vae", below="Take away")
     assert not [s for s in app.get("segmented_control") if getattr(s, "key", None) == "space"]
+
+
+# -- what a review found missing -----------------------------------------------------------------
+
+
+def test_a_number_of_the_page_that_is_not_its_codes_would_be_noticed() -> None:
+    """The fakes: a figure and a table of another call beside honest code."""
+    body = "<div><span>Effect</span><b>{}</b></div>"
+    for right, wrong in (
+        ("0.1235", "0.1236"),
+        ("1.2e-01", "1.3e-01"),
+        ("12.35%", "12.36%"),
+        ("+0.12", "-0.12"),
+    ):
+        check_shown(body.format(right), [("Other", 5.0), ("Effect", 0.12346)])
+        with pytest.raises(AssertionError):
+            check_shown(body.format(wrong), [("Other", 5.0), ("Effect", 0.12346)])
+    with pytest.raises(AssertionError):
+        check_shown(body.format("5"), [("Other", 5.0)])
+    check_table([[3, "edge", 0.5]], [["1", "edge", "0.1"], ["3", "edge", "0.5"]])
+    for wrong in ([[3, "edge", 0.6]], [[3, "part", 0.5]], [[3, 0.5]]):
+        with pytest.raises(AssertionError):
+            check_table(wrong, [["1", "edge", "0.1"], ["3", "edge", "0.5"]])
+
+
+@pytest.mark.parametrize("tab", ["Units that matter", "Concepts"])
+def test_a_discriminators_tabs_show_numbers_that_their_code_prints(small: dict[str, Run], tab: str) -> None:
+    run = small["gan"]
+    stage = run.model.networks["discriminator"].addresses[0]
+    choices = {"layer-tabs": tab, "concept-view": "Causal effects"}
+    app = looking_at("gan", run, stage, UNIT, **choices, **{"unit-view": "Causal effect"})
+    assert not app.error, app.error[0].value
+    check_codes(app, 2)
+    assert "on score" in texts(app) and "meters.Meter(" in "".join(block.value for block in app.code)
+
+
+def test_a_stage_of_one_unit_says_why_it_has_no_effect(small: dict[str, Run]) -> None:
+    run = small["gan"]
+    stage = run.model.networks["discriminator"].addresses[-1]
+    app = looking_at("gan", run, stage, 0, **{"unit-view": "Causal effect"})
+    assert not app.error and "This stage has one unit" in texts(app)
+
+
+@pytest.mark.parametrize(
+    ("stage", "choices", "words"),
+    [
+        (SEES, {"unit-view": "Concept"}, "detectors"),
+        (SEES, {"unit-view": "Codes"}, "batch and single runs agree"),
+        (MAPS, {"layer-tabs": "Units that matter"}, "half of the effect in"),
+    ],
+)
+def test_numbers_without_a_picture_have_their_certificate(
+    small: dict[str, Run], stage: str, choices: dict, words: str
+) -> None:
+    """Fails a certificate that only a collapsed expander holds, or none."""
+    app = looking_at("vae", small["vae"], stage, UNIT, **choices)
+    captions = [e.value for e in app.main.caption if words in e.value and "model " in e.value]
+    assert len(captions) > ("layer-tabs" in choices), texts(app)
+    if "layer-tabs" in choices:
+        said = float(re.findall(r"units carry (\d+) %", texts(app))[0])
+        snippet = next(block.value for block in app.code if "the first carry" in block.value)
+        assert said == round(printed(snippet)[0])
+
+
+def test_the_number_of_samples_that_is_named_is_the_one_that_was_taken(small: dict[str, Run]) -> None:
+    """Fails a label that stays when the number changes."""
+    app = looking_at("vae", small["vae"], MAPS, UNIT, **{"unit-view": "Excite"})
+    (code,) = (block.value for block in app.code if "maximise_activation" in block.value)
+    assert "n_reference=10000" in code and "Best of 10,000 samples" in html_of(app)
+
+
+def test_projections_of_any_images_carry_their_caveat_as_text(small: dict[str, Run]) -> None:
+    many = {"layer-tabs": "Deconvnet", "projected": "The images of the data that excite each unit most"}
+    app = looking_at("vae", small["vae"], SEES, **many)
+    assert "largely image recovery" in texts(app)
+
+
+def test_a_boundary_on_the_page_tells_how_far_it_is(small: dict[str, Run], monkeypatch) -> None:
+    told = []
+
+    def boundary(model, *arguments, progress=None, **options):
+        told.append(progress is not None)
+        raise ValueError("Enough.")
+
+    monkeypatch.setattr(analysis, "boundary", boundary)
+    app = looking_at(
+        "vae", small["vae"], MAPS, **{"layer-tabs": "Directions", "method": "Boundary", "seed": 3}
+    )
+    assert told == [True] and app.error[0].value == "Enough."
+
+
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, Path]:
+    """Places of the runs that come with the package, before a test hides them."""
+    from latentlab.runs import ZOO
+
+    return {name: ZOO / name for name in ("digits-pooled", "scenes-vae")}
+
+
+def test_a_shipped_encoder_with_pools_is_projected(
+    small: dict[str, Run], shipped: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails switches that only planted networks have."""
+    monkeypatch.setattr("latentlab.runs.ZOO", shipped["digits-pooled"].parent)
+    run = Run.open("zoo:digits-pooled")
+    app = settled(
+        opened(LAYERS, **{"run": "zoo:digits-pooled", "stage": "encoder.conv2", "layer-tabs": "Deconvnet"})
+    )
+    assert not app.error, app.error[0].value
+    check_codes(app)
+    assert "unpooling is autograd's to" in texts(app) and "the rectifiers' rule holds to" in texts(app)
+    assert run.digest[:8] in texts(app)
+
+
+def test_the_concepts_of_a_shipped_run_with_masks(
+    shipped: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("latentlab.runs.ZOO", shipped["scenes-vae"].parent)
+    monkeypatch.setattr("latentlab.app.inside.concepts.IMAGES", 24)
+    app = settled(
+        opened(LAYERS, **{"run": "zoo:scenes-vae", "stage": "encoder.conv2", "layer-tabs": "Concepts"})
+    )
+    assert not app.error, app.error[0].value
+    check_codes(app)
+    levels = {row[2] for table in app.dataframe for row in table.value.to_numpy().tolist()}
+    assert "whole" in levels or "part" in levels
+
+
+def test_concepts_over_the_steps_of_a_training(small: dict[str, Run], workspace: Path) -> None:
+    """Fails a view that only shows where a run kept steps, and asks for them wrongly."""
+    run = Run.create(workspace / "steps", small["vae"].config, (1, 32, 32))
+    save_weights(small["vae"].model, run.path / WEIGHTS)
+    (run.path / CHECKPOINTS).mkdir(exist_ok=True)
+    young = build_model(run.config.model, (1, 32, 32), 2)
+    for step, model in ((1, young), (20, small["vae"].model)):
+        save_weights(model, run.path / CHECKPOINTS / f"step-{step}.safetensors")
+    run = Run.open(run.path)
+    assert run.steps == [1, 20]
+    app = looking_at(
+        "steps", run, SEES, **{"layer-tabs": "Concepts", "concept-view": "Emergence in training"}
+    )
+    assert not app.error, app.error[0].value
+    check_codes(app)

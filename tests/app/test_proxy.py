@@ -98,7 +98,9 @@ def place(planted: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> 
     watched = Path(__file__).parents[1] / "watching.py"
     command = [sys.executable, str(watched), str(found.port), str(runs), str(found.log), BASE]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary)}
-    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)  # set by torch itself in whatever process has differentiated
+    environment.pop(
+        "TORCHINDUCTOR_CACHE_DIR", None
+    )  # set by torch itself in whatever process has differentiated
     health = f"http://127.0.0.1:{found.port}{BASE}/_stcore/health"
     with running(command, health, folder / "log.txt", cwd=folder, env=environment):
         yield found

@@ -1,7 +1,10 @@
 """Pictures of attribution, conductance, influence, facets and bundles: each drawn of a real result, with its proof."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from planted import gated
 
 from latentlab import viz
@@ -12,6 +15,7 @@ from latentlab.analysis.facets import unit_facets
 from latentlab.analysis.influence import influence_by_stage, latent_unit_pixel
 from latentlab.analysis.results import load_result
 from latentlab.viz.colours import PAPER
+from latentlab.viz.raster import matrix_picture
 
 MAKE = {
     "attribution": lambda m: integrated_gradients(m, seed=1),
@@ -66,3 +70,47 @@ def test_images_of_three_channels_keep_their_colours(model):
 
     change = np.stack([np.full((4, 4), 0.5), np.zeros((4, 4)), np.full((4, 4), -0.5)])
     assert signed_picture(change, 0.5, 1).getpixel((0, 0)) == (255, 128, 0)
+
+
+def test_latents_that_draw_next_to_nothing_are_left_out(monkeypatch):
+    """Fails a picture in which a collapsed latent's shares stand on a par with others, or vanish without a word."""
+    from latentlab.viz import influence
+
+    model = gated.gated_model()
+    with torch.no_grad():
+        model.generator.stages["gates"][0].weight[:, 3] *= 0.01
+    drawn = []
+
+    def noting(values, rows, *rest, **options):
+        drawn.append((np.asarray(values).shape[0], list(rows)))
+        return matrix_picture(values, rows, *rest, **options)
+
+    monkeypatch.setattr(influence, "matrix_picture", noting)
+    for make in (MAKE["latent to unit"], MAKE["by stage"]):
+        picture = viz.show(make(model))
+        assert (
+            "left out: 1 latent that changes the image by less than 5 % of the strongest" in picture.caption
+        )
+    assert len(drawn) == 3
+    for count, rows in drawn:
+        assert count == len(rows) and "z3" not in rows and {"z0", "z1", "z2", "z4"} <= set(rows)
+
+
+def test_a_model_whose_latents_draw_nothing_is_drawn_as_such():
+    model = gated.gated_model()
+    with torch.no_grad():
+        model.generator.stages["gates"][0].weight.zero_()
+    for make in (MAKE["latent to unit"], MAKE["by stage"]):
+        assert "no latent changes the image" in viz.show(make(model)).caption
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_conductances_gap_is_held_against_what_is_allowed(model, complete):
+    """Fails a drawing that shows a gap and not whether it is within what was asked for."""
+    result = conductance(model, "gates", seed=1, tolerance=0.004)
+    assert result.certificate["complete"] is True
+    share = 0.0039 if complete else 0.0152
+    result = replace(result, certificate={**result.certificate, "gap_share": share, "complete": complete})
+    caption = viz.show(result).caption
+    assert f"{share:.2g}".rstrip("0") in caption and "0.004 of the range allowed" in caption
+    assert f"kept to: {complete}" in caption

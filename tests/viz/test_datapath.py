@@ -31,12 +31,12 @@ def test_a_datapath_shows_units_edges_and_the_caveat(model):
 
 @pytest.mark.parametrize("kind", ["ridge", "logistic", "tree"])
 def test_a_surrogate_shows_what_it_says_and_how_true_it_is(model, kind):
-    picture = show(surrogate(model, "brightness", kind=kind, n=200, refits=1, n_draws=10))
+    picture = show(surrogate(model, "brightness", kind=kind, n=200, refits=1, n_draws=20))
     assert "held-out fidelity" in picture.caption and "R2 of predicted changes" in picture.caption
     assert (np.asarray(picture.image) == ACCENT).all(axis=-1).sum() > 500
 
 
 def test_the_shapes_of_an_additive_model_are_drawn(model):
-    found = surrogate(model, "brightness", kind="ebm", n=200, refits=1, n_draws=10)
-    tree = surrogate(model, "brightness", kind="ridge", n=200, refits=1, n_draws=10)
+    found = surrogate(model, "brightness", kind="ebm", n=200, refits=1, n_draws=20)
+    tree = surrogate(model, "brightness", kind="ridge", n=200, refits=1, n_draws=20)
     assert found.shapes and show(found).image.height > show(tree).image.height

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from latentlab.analysis.ascent import Ascent
-from latentlab.analysis.deconvnet import check_units
 from latentlab.analysis.inference import BATCH_SIZE, check_seed, evaluating, in_chunks, inference, to_numpy
+from latentlab.analysis.ranking import check_units
 from latentlab.analysis.results import Result, provenance
 from latentlab.analysis.subject import Subject, subject_of
 
@@ -78,7 +78,7 @@ def maximise_activation(
     model: Any,
     network: str,
     stage: str,
-    units: Sequence[int],
+    units: Sequence[int] | int,
     *,
     over: str | None = None,
     summary: str = "mean",

@@ -12,7 +12,7 @@ Internal to this package.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,12 +72,15 @@ class Walk:
     Attributes:
         pools: each pool's input, output, switches and arguments, in running order.
         slopes: slopes of the rectifiers below 0, in running order.
+        passed: None, or a list that takes what passes back from now on: each time about what (a rectifier's input and
+            slope, or a pool's input and arguments), the signal that arrived, and the one that left.
     """
 
     rule: str
     given: list[Tensor] | None = None
     pools: list[tuple[Tensor, Tensor, Tensor, dict[str, Any]]] = field(default_factory=list)
     slopes: list[float] = field(default_factory=list)
+    passed: list[tuple[tuple[Tensor, Any], Tensor, Tensor]] | None = None
 
 
 class UntraceableError(ValueError):
@@ -117,7 +120,9 @@ def _apply(walk: Walk, func: Any, name: str, args: Any, kwargs: dict, traced: in
         slope = 0.0 if name == "relu" else float((*args[1:2], kwargs.get("negative_slope", 0.01))[0])
         walk.slopes.append(slope)
         h = args[0] if args else kwargs["input"]
-        return h.clone() if walk.rule == "field" else _rectify(h, slope, walk.rule)
+        if walk.rule == "field":
+            return h.clone()
+        return _noted(walk, h, (h.detach(), slope), lambda x: _rectify(x, slope, walk.rule))
     if name == "max_pool2d":
         return _pooled(walk, *args, **kwargs)
     if name in ("dropout", "dropout2d", "alpha_dropout", "feature_alpha_dropout"):
@@ -144,6 +149,27 @@ def _apply(walk: Walk, func: Any, name: str, args: Any, kwargs: dict, traced: in
         + (" of two such tensors" if name in _WEIGHTED | _SHAPES and traced > 1 else "")
         + (" in training mode" if name in ("batch_norm", "dropout", "dropout2d") else "")
     )
+
+
+def _noted(walk: Walk, h: Tensor, about: tuple[Tensor, Any], operation: Callable[[Tensor], Any]) -> Any:
+    """What the operation gives, with the signals before and behind it noted when the walk is asked to."""
+    if not h.requires_grad:
+        return operation(h)
+    # A view of its own: the signal that leaves the operation is not that of other uses of h.
+    entered = h.view_as(h)
+    out, arrived = operation(entered), []
+
+    def before(signal: Tensor) -> None:
+        arrived[:] = [signal]
+
+    def behind(signal: Tensor) -> None:
+        if walk.passed is not None:
+            walk.passed.append((about, arrived[0], signal))
+        arrived.clear()
+
+    out.register_hook(before)
+    entered.register_hook(behind)
+    return out
 
 
 def _rectify(h: Tensor, slope: float, rule: str) -> Tensor:
@@ -216,7 +242,8 @@ def _pooled(
     pooled, own = functional.max_pool2d(input.detach(), return_indices=True, **asked)
     switches = own if walk.given is None else walk.given[len(walk.pools)]
     walk.pools.append((input.detach(), pooled, own, asked))
-    return _Unpool.apply(input, pooled, switches)
+    about = (input.detach(), asked)
+    return _noted(walk, input, about, lambda x: _Unpool.apply(x, pooled, switches))
 
 
 def _evened(part: Any, name: str) -> Any:

@@ -5,7 +5,7 @@ Symbols: z codes (n, dim), w the plane's unit normal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from latentlab.analysis.inference import (
     draw_codes,
     in_chunks,
     inference,
+    needs_generator,
     to_numpy,
 )
 from latentlab.analysis.meters import Meter, meter_of
@@ -45,6 +46,7 @@ def boundary(
     n: int = 4000,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Directions:
     """The direction across which an attribute changes: the normal of a linear support vector machine.
 
@@ -61,6 +63,8 @@ def boundary(
         n: number of draws.
         seed: of draws, split and shuffles.
         batch_size: codes decoded at a time.
+        progress: called with (steps done, all) after each batch that is scored and each fit to shuffled labels; it may
+            raise to cancel.
 
     Returns:
         One direction, its score the accuracy on held-out examples. The certificate holds ``accuracy``, the same;
@@ -77,6 +81,7 @@ def boundary(
         https://arxiv.org/abs/1907.10786. The machine's penalty is chosen here by two-fold accuracy on the
         examples it fits.
     """
+    needs_generator(model)
     seed = check_seed(seed)
     place = space_of(model, space or home_space(model))
     where = ordered(place)
@@ -89,7 +94,10 @@ def boundary(
         else draw_codes(model, n, seed, place.name)
     )
     z = to_numpy(tensor).astype(np.float64)[:, where]
-    scores, title = _scores(model, tensor, target, place.name, batch_size)
+    measures = isinstance(target, (str, Meter)) or callable(target)
+    batches = -(-len(tensor) // max(batch_size, 1)) if measures else 0
+    steps = _Steps(progress, batches + _SHUFFLES)
+    scores, title = _scores(model, tensor, target, place.name, batch_size, steps)
     ends, labels = _ends(scores, share)
     rng = np.random.default_rng(seed)
     test = _split(labels, held_out, rng)
@@ -108,6 +116,7 @@ def boundary(
     for _ in range(_SHUFFLES):
         wrong = rng.permutation(labels)
         shuffled.append(_accuracy(x @ _normal(x[~test], wrong[~test], penalty, seed), wrong, test))
+        steps.done()
     table = np.zeros((1, place.dim))
     table[:, where] = normal
     return Directions(
@@ -137,13 +146,31 @@ def boundary(
     )  # fmt: skip
 
 
+class _Steps:
+    """Counts the steps of one call and tells how far it is."""
+
+    def __init__(self, progress: Callable[[int, int], object] | None, total: int) -> None:
+        self.progress, self.total, self.count = progress, total, 0
+
+    def done(self) -> None:
+        self.count += 1
+        if self.progress is not None:
+            self.progress(self.count, self.total)
+
+
 def _scores(
-    model: Any, codes: torch.Tensor, target: Any, space: str, batch_size: int
+    model: Any, codes: torch.Tensor, target: Any, space: str, batch_size: int, steps: _Steps
 ) -> tuple[np.ndarray, str]:
     if isinstance(target, (str, Meter)) or callable(target):
         meter = meter_of(target)
         with inference(model):
-            found = in_chunks(lambda part: meter(decoded(model, part, (), space)), codes, batch_size)
+
+            def measured(part: torch.Tensor) -> torch.Tensor:
+                values = meter(decoded(model, part, (), space))
+                steps.done()
+                return values
+
+            found = in_chunks(measured, codes, batch_size)
         return found.astype(np.float64), meter.name
     found = np.asarray(target.detach().cpu() if isinstance(target, torch.Tensor) else target, dtype=float)
     if found.shape != (len(codes),) or not np.isfinite(found).all():

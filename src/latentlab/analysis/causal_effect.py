@@ -145,7 +145,7 @@ def causal_effect(
     with inference(model):
         taken = specimens(subject, data, inputs, None, n, seed, batch_size, edits, cut=False)
         work = insertion_for(subject, taken.inputs, stage, [concept], region, edits, batch_size, progress)
-        chosen = work.check_units((units,) if isinstance(units, (int, np.integer)) else units)
+        chosen = work.check_units(units)
         rng = np.random.default_rng(seed)
         others = np.setdiff1d(np.arange(work.units), chosen)
         if len(others) < len(chosen):

@@ -24,6 +24,8 @@ Outcome = Callable[[Tensor, Sequence[Edit]], Tensor]
 """From a network's inputs (n, …) and edits to what is to be kept, (n, numbers)."""
 PAIRS_UP_TO = 16
 """Sets of more units are not searched for pairs that can go together."""
+SWAPS_UP_TO = 256
+"""Where there are more ways to take two units out and one in, none is tried."""
 
 
 class Damage:
@@ -179,7 +181,8 @@ def minimal_set(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The leading units of an order that stay below the limit, pruned until none can be removed.
 
-    Of few units no two can be removed together either: units that cancel one another only go in pairs.
+    Of few units no two can be removed together either: units that cancel one another only go in pairs. Nor can two of
+    few be replaced by one that was left out, or one by another with less damage: an order can mislead.
 
     Args:
         damage: judges every set by true masked runs.
@@ -203,6 +206,9 @@ def minimal_set(
                 if (pair := _removable_pair(damage, kept, limit)) is not None:
                     candidates = kept = [u for u in kept if u not in pair]
                     continue
+                if (better := _swapped(damage, kept, order, limit)) is not None:
+                    candidates = kept = better
+                    continue
                 breaks = dict(zip(candidates, without, strict=True))
                 return np.asarray(kept), np.array([breaks[u] for u in kept])
             candidates = list(kept)
@@ -221,3 +227,23 @@ def _removable_pair(damage: Damage, kept: Sequence[int], limit: float) -> tuple[
     pairs = list(combinations(kept, 2))
     without = damage.of_sets([[u for u in kept if u not in pair] for pair in pairs])
     return pairs[int(np.argmin(without))] if without.min() <= limit else None
+
+
+def _swapped(damage: Damage, kept: Sequence[int], order: np.ndarray, limit: float) -> list[int] | None:
+    """The set with two units replaced by one, below the limit; else with one by another at clearly less damage."""
+    outside = [u for u in order.tolist() if u not in set(kept)]
+    pairs = list(combinations(kept, 2))
+    if not 0 < len(pairs) * len(outside) <= SWAPS_UP_TO:
+        return None
+
+    def tried(out: Sequence[Sequence[int]]) -> tuple[list[int], float]:
+        sets = [{*kept, u} - {*gone} for gone in out for u in outside]
+        found = damage.of_sets(sets)
+        best = int(np.argmin(found))
+        return [u for u in order.tolist() if u in sets[best]], float(found[best])
+
+    fewer, off = tried(pairs)
+    if off <= limit:
+        return fewer
+    as_many, off = tried([(u,) for u in kept])
+    return as_many if off < 0.999 * float(damage.of_sets([kept])[0]) else None

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from latentlab.analysis.certifying import Damage, Outcome
+from latentlab.analysis.certifying import Damage
 from latentlab.analysis.flow import flow
-from latentlab.analysis.gates import Gated
 from latentlab.analysis.inference import check_seed, evaluating, inference, to_numpy
+from latentlab.analysis.joint import JointDamage, masks_of
 from latentlab.analysis.path_goals import addresses_of, enough, ground, kept_maps, outcome_of
 from latentlab.analysis.results import Result, provenance
 from latentlab.analysis.resumption import resumed
-from latentlab.analysis.stage_path import StagePath, Ticks, stage_path
+from latentlab.analysis.stage_path import Chosen, Ticks, chosen_units, controls
 from latentlab.analysis.subject import Subject, subject_of
 from latentlab.models.edits import Edit
 
@@ -31,19 +31,22 @@ class Datapath(Result):
 
     Distances are relative damage R: the mean squared distance of the masked outcome from the whole one, over that with
     every unit at the baseline; 0 with all units, 1 with none. With several stages the last one keeps the output, and
-    each earlier one the kept maps of the stage behind it; ``joint`` is R of the output with all masks at once.
+    each earlier one the kept maps of the stage behind it; ``joint`` is R of the output with all masks at once, and the
+    sets are then pruned together, until no unit of any stage can go without ``joint`` passing the tolerance.
 
     Attributes:
         stages: addresses of the stages, in running order.
         kept: {address: units kept}, the most important one first.
-        breaks: {address: R once this unit is removed as well}, one for each kept unit; all above ``limit``.
+        breaks: {address: R of the output, with all masks, once this unit is removed as well}, one for each kept unit;
+            all above ``tolerance``.
         gates: {address: gate values in [0, 1] (units,)} of the selection that won; 0 for units that are barred, since
             they never leave the baseline on the examples.
-        sets: {"address: selection": units kept} of every selection that was run.
+        sets: {"address: selection": units kept} of every selection that was run, before stages are pruned together.
         chosen: the selection whose set is smallest, for each stage.
         distances: R of the kept units at each stage.
         predicted: R that the quadratic model predicts for them; NaN where only gates were trained.
-        limit: R allowed at each stage, at most the tolerance.
+        limit: R that each stage was searched with, at most the tolerance; what it kept is then pruned together with
+            the other stages, so that ``distances`` of several stages may pass it.
         joint: R of the output with all masks at once.
         sizes: {address: sizes (k,)} of the curves.
         curve: {address: R (k,)} of the leading units by gate value, before pruning.
@@ -51,7 +54,8 @@ class Datapath(Result):
         random: {address: R (sets,)} of random sets of active units as large as the kept one.
         by_activation: R of as many units of largest mean absolute activation, for each stage.
         by_gradient: R of as many units of largest mean |activation x gradient of the summed outcome|.
-        sizes_by_activation: how many units of largest activation stay below the limit, for each stage.
+        sizes_by_activation: how many units of largest activation stay below the limit, or do no more damage than the
+            kept ones where that is more, for each stage.
         silent: number of units of each stage that never leave the baseline.
         edges: {"lower > upper": (edges, 3)}: unit, unit, share of the upper one's inflow.
         carried: share of the kept units' inflow that the edges carry, for each pair of neighbouring stages.
@@ -63,10 +67,11 @@ class Datapath(Result):
         network: name of the network.
 
     The certificate holds ``masked_distance`` (``joint``), the ``tolerance`` and whether it is kept
-    (``within_tolerance``); ``minimal``: whether removing any one kept unit breaks its stage's limit, and the smallest R
-    that this leads to (``smallest_break``); ``prediction_gap``, the largest difference between predicted and true R;
-    and at the last stage the best of the random sets (``best_random_set``) and R of the sets by activation and by
-    gradient (``activation_set``, ``gradient_set``).
+    (``within_tolerance``); ``minimal``: whether removing any one kept unit of any stage leads beyond the tolerance, and
+    the smallest R that this leads to (``smallest_break``); a stage's last unit stays, also where it could go;
+    ``prediction_gap``, the largest difference between predicted and true R; and at the last stage the best of the
+    random sets (``best_random_set``) and R of the sets by activation and by gradient (``activation_set``,
+    ``gradient_set``).
     """
 
     stages: tuple[str, ...]
@@ -155,29 +160,42 @@ def datapath(
     subject = subject_of(model, network)
     h = subject.inputs(inputs, seed, n).clone()
     names = addresses_of(subject, stages, h)
-    joint, limit, found = 0.0, tolerance, []
+    joint, limit, found, judges = 0.0, tolerance, [], []
     with evaluating(model), torch.no_grad():
         selections = ("differences", "gates") if selection == "both" else (selection,)
         ticks = Ticks(progress, len(names) * len(selections) * (len(h) + 4) * 2)
-        outcome, target = outcome_of(subject)
+        target = outcome_of(subject)[1]
         grounds = {name: ground(subject, h, name, baseline) for name in names}
+        output = outcome_of(resumed(subject, subject.network.stage_name(names[-1])))[0]
+        together = JointDamage(subject, h, grounds, batch_size, ticks.beat)
         for _ in range(_ROUNDS):
-            found, goal = [], outcome_of(resumed(subject, subject.network.stage_name(names[-1])))[0]
+            found, judges, goal = [], [], output
             for name in reversed(names):
                 damage = Damage(model, goal, h, name, *grounds[name], batch_size, ticks.beat)
                 enough(damage, name)
-                path = stage_path(
-                    damage, selections, limit, seed, steps, random_sets, grounds[name][0], ticks
-                )
-                found.insert(0, path)
-                goal = kept_maps(subject, name, path.kept, *grounds[name])
-            joint = _joint(subject, outcome, h, names, found, grounds, batch_size)
+                judges.insert(0, damage)
+                found.insert(0, chosen_units(damage, selections, limit, seed, steps, ticks))
+                goal = kept_maps(subject, name, found[0].kept, *grounds[name])
+            joint = float(together.of([_sets(names, found)])[0])
             if joint <= tolerance or len(names) == 1:
                 break
             # Damage of several stages adds up; a tighter limit at each makes room.
             limit = max(limit * min(0.8 * tolerance / joint, 0.7), 1e-4)
+        if len(names) > 1:
+            sets, breaks = together.pruned(_sets(names, found), tolerance)
+            joint = float(together.of([sets])[0])
+            for i in reversed(range(len(names))):
+                if i + 1 < len(names) and len(sets[names[i + 1]]) < len(found[i + 1].kept):
+                    goal = kept_maps(subject, names[i + 1], sets[names[i + 1]], *grounds[names[i + 1]])
+                    judges[i] = Damage(model, goal, h, names[i], *grounds[names[i]], batch_size, ticks.beat)
+                    found[i] = replace(found[i], together=None)
+            found = [replace(p, kept=sets[s], breaks=breaks[s]) for s, p in zip(names, found, strict=True)]
+        held = [
+            controls(judge, p, limit, seed, random_sets, grounds[s][0], ticks)
+            for s, p, judge in zip(names, found, judges, strict=True)
+        ]
         with inference(model):
-            masks = _masks(names, found, grounds, min(len(h), _SHOWN))
+            masks = masks_of(_sets(names, found), grounds, min(len(h), _SHOWN))
             shown = h[:_SHOWN]
             outputs, masked = (_shown(subject, shown, edits) for edits in ((), masks))
     edges, carried = {}, []
@@ -190,7 +208,7 @@ def datapath(
             edges[f"{names[i]} > {names[i + 1]}"] = between
             carried.append(float(part))
     ticks.finish()
-    gaps = [abs(p.predicted - p.distance) for p in found if np.isfinite(p.predicted)]
+    gaps = [abs(c.predicted - c.distance) for c in held if np.isfinite(c.predicted)]
     return Datapath(
         stages=tuple(names),
         kept={s: p.kept for s, p in zip(names, found, strict=True)},
@@ -198,18 +216,18 @@ def datapath(
         gates={s: p.gates for s, p in zip(names, found, strict=True)},
         sets={f"{s}: {k}": v for s, p in zip(names, found, strict=True) for k, v in p.sets.items()},
         chosen=tuple(p.selection for p in found),
-        distances=tuple(p.distance for p in found),
-        predicted=tuple(p.predicted for p in found),
+        distances=tuple(c.distance for c in held),
+        predicted=tuple(c.predicted for c in held),
         limit=float(limit),
         joint=float(joint),
-        sizes={s: p.sizes for s, p in zip(names, found, strict=True)},
-        curve={s: p.curve for s, p in zip(names, found, strict=True)},
-        curve_by_activation={s: p.curve_by_activation for s, p in zip(names, found, strict=True)},
-        random={s: p.random for s, p in zip(names, found, strict=True)},
-        by_activation=tuple(p.by_activation for p in found),
-        by_gradient=tuple(p.by_gradient for p in found),
-        sizes_by_activation=tuple(p.size_by_activation for p in found),
-        silent=tuple(p.silent for p in found),
+        sizes={s: c.sizes for s, c in zip(names, held, strict=True)},
+        curve={s: c.curve for s, c in zip(names, held, strict=True)},
+        curve_by_activation={s: c.curve_by_activation for s, c in zip(names, held, strict=True)},
+        random={s: c.random for s, c in zip(names, held, strict=True)},
+        by_activation=tuple(c.by_activation for c in held),
+        by_gradient=tuple(c.by_gradient for c in held),
+        sizes_by_activation=tuple(c.size_by_activation for c in held),
+        silent=tuple(c.silent for c in held),
         edges=edges or None,
         carried=tuple(carried),
         outputs=outputs,
@@ -222,12 +240,12 @@ def datapath(
             "masked_distance": float(joint),
             "tolerance": float(tolerance),
             "within_tolerance": bool(joint <= tolerance),
-            "minimal": all(bool((p.breaks > limit).all()) for p in found),
+            "minimal": all(bool((p.breaks > tolerance).all()) for p in found),
             "smallest_break": min(float(p.breaks.min()) for p in found),
             "prediction_gap": max(gaps, default=float("nan")),
-            "best_random_set": float(found[-1].random.min()),
-            "activation_set": found[-1].by_activation,
-            "gradient_set": found[-1].by_gradient,
+            "best_random_set": float(held[-1].random.min()),
+            "activation_set": held[-1].by_activation,
+            "gradient_set": held[-1].by_gradient,
         },
         provenance=provenance(
             model,
@@ -255,35 +273,8 @@ def _check(tolerance: float, selection: str, n: int, random_sets: int, share: fl
         raise ValueError(f"share is a share of a unit's inflow, 0 to 1; got {share}.")
 
 
-def _masks(names: Sequence[str], found: Sequence[StagePath], grounds: Mapping, rows: int) -> list[Gated]:
-    edits = []
-    for name, path in zip(names, found, strict=True):
-        state, baseline = grounds[name]
-        gates = torch.zeros(rows, state.shape[1], device=state.device)
-        gates[:, path.kept] = 1.0
-        edits.append(Gated(name, gates=gates, baseline=baseline))
-    return edits
-
-
-def _joint(
-    subject: Subject,
-    outcome: Outcome,
-    h: Tensor,
-    names: Sequence[str],
-    found: Sequence[StagePath],
-    grounds: Mapping,
-    batch_size: int,
-) -> float:
-    """R of the output with the masks of all stages at once; none of the last stage's units is damage 1."""
-    lost = whole = 0.0
-    with inference(subject.model):
-        for part in h.split(batch_size):
-            base = outcome(part, ())
-            masks = _masks(names, found, grounds, len(part))
-            shut = Gated(names[-1], gates=torch.zeros_like(masks[-1].gates), baseline=masks[-1].baseline)
-            lost += float((outcome(part, masks) - base).square().sum())
-            whole += float((outcome(part, (shut,)) - base).square().sum())
-    return lost / whole
+def _sets(names: Sequence[str], found: Sequence[Chosen]) -> dict[str, np.ndarray]:
+    return {name: chosen.kept for name, chosen in zip(names, found, strict=True)}
 
 
 def _shown(subject: Subject, h: Tensor, edits: Sequence[Edit]) -> np.ndarray:

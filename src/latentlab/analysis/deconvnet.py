@@ -17,6 +17,7 @@ from torch import Tensor
 from latentlab.analysis.backpropagation import RULES, followed, pulled_back, receptive_fields
 from latentlab.analysis.deconvnet_certificate import certify
 from latentlab.analysis.inference import check_seed, evaluating, inference, to_numpy
+from latentlab.analysis.ranking import check_units
 from latentlab.analysis.results import Result, provenance
 from latentlab.analysis.subject import Subject, subject_of
 
@@ -56,10 +57,13 @@ class Deconvolution(Result):
     ``homogeneity``, by how much, relative, the projection of 2.5 times the activation differs from 2.5 times the
     projection (0); ``other_unit``, the median cosine between a projection and that of another unit from the same place
     and image, drawn at random of those that are active there: near 1 the map tells of the image more than of the unit;
-    ``silent``, the share of kept activations that are 0. Where there is max-pooling also ``switches``, the largest
-    difference between what is pooled and what is unpooled and pooled again (0), and ``switch_share``, the share of the
-    projections that changes with another image's switches. A gradient through operations that can't be followed lacks
-    the first three.
+    ``silent``, the share of kept activations that are 0. Where there are rectifiers ``rule_difference``, the largest
+    difference, relative to the signals that arrived there, between those that left them and the rule's definition (0),
+    and ``rule_share``, the change that this is to what the gradient's rule would let pass, as a share of the signals
+    that arrived. Where there is max-pooling ``switches``, the largest relative difference between a signal unpooled
+    here and by autograd's own way back (0), and ``switch_share``, the share of the projections that changes with
+    another image's switches. A gradient through operations that can't be followed has ``homogeneity``, ``other_unit``
+    and ``silent`` alone.
     """
 
     projections: np.ndarray
@@ -84,7 +88,7 @@ def deconvnet(
     network: str,
     stage: str,
     inputs: Any,
-    units: Sequence[int] | None = None,
+    units: Sequence[int] | int | None = None,
     *,
     rule: str = "deconvnet",
     keep: str | tuple[int, int] = "max",
@@ -108,7 +112,7 @@ def deconvnet(
         network: name of a network that reads images: "encoder" or "discriminator".
         stage: name or address of the stage.
         inputs: images (n, channels, height, width) in [0, 1] to choose from.
-        units: which units; None for the ``n_units`` with the largest activations.
+        units: which units, one or several, each once; None for the ``n_units`` with the largest activations.
         rule: "deconvnet", "guided" or "gradient".
         keep: of a unit's map the largest value alone ("max"), all of them ("all"), or the one at (row, column).
         count: images a unit, those with the largest activation (at the place that is kept).
@@ -225,18 +229,6 @@ def image_subject(model: Any, network: str, method: str, inputs: Any) -> Subject
             "encoder or a discriminator."
         )
     return subject
-
-
-def check_units(units: Sequence[int] | None, width: int, address: str) -> np.ndarray:
-    """The units as numbers, all of a stage for None.
-
-    Raises:
-        ValueError: on a unit that the stage does not have, or none.
-    """
-    numbers = np.arange(width) if units is None else np.atleast_1d(np.asarray(units))
-    if not len(numbers) or numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() >= width:
-        raise ValueError(f"Stage {address!r} has units 0 to {width - 1}; got {numbers.tolist()}.")
-    return numbers.astype(np.int64)
 
 
 def cut_out(pictures: np.ndarray, boxes: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:

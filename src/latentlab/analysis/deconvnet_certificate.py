@@ -60,14 +60,18 @@ def certify(
                 "rule='gradient' is possible."
             )
     seeds = marks * state.detach()
+    if walk is not None:
+        walk.passed = []
     proof["homogeneity"] = _relative(pulled_back(state, _FACTOR * seeds, images), _FACTOR * projection)
+    if walk is not None:
+        proof |= _way_back(rule, walk.passed or [])
+        walk.passed = None
     few = slice(0, _CONTROLS)
     if state.shape[1] > 1:
         other = pulled_back(state, _others(marks, seeds, state.detach(), rng), images)
         cosines = torch.cosine_similarity(projection[few].flatten(1), other[few].flatten(1), dim=1)
         proof["other_unit"] = float(cosines.median())
     if walk is not None and walk.pools:
-        proof["switches"] = max(_consistency(*pool) for pool in walk.pools)
         shift = rng.integers(1, max(len(x), 2), len(images))
         theirs = x[torch.as_tensor(shift, device=x.device) % len(x)].requires_grad_()
         _, other_walk = walked(subject, theirs, stage, rule)
@@ -96,9 +100,28 @@ def _relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
-def _consistency(x: Tensor, pooled: Tensor, switches: Tensor, asked: dict[str, Any]) -> float:
-    """The largest difference between pooled values and those unpooled to their switches and pooled again."""
-    empty = torch.full_like(x, -torch.inf).flatten(2)
-    # Where windows overlap the same value comes to the same place more than once: it is set, not added.
-    unpooled = empty.scatter(2, switches.flatten(2), pooled.flatten(2)).view(x.shape)
-    return float((torch.nn.functional.max_pool2d(unpooled, **asked) - pooled).abs().max())
+def _way_back(rule: str, passed: list[tuple[tuple[Tensor, Any], Tensor, Tensor]]) -> dict[str, float]:
+    """How the noted signals passed each rectifier and pool, against the rule as it is defined."""
+    wrong, apart, total, pools = [], 0.0, 0.0, []
+    for (x, how), arrived, left in passed:
+        if isinstance(how, dict):
+            pools.append(_relative(left, _unpooled(x, how, arrived)))
+            continue
+        gradient = arrived * (x > 0) + how * arrived * (x <= 0)
+        signal = arrived if rule == "deconvnet" else gradient
+        expected = gradient if rule == "gradient" else signal.clamp_min(0) + how * signal.clamp_max(0)
+        wrong.append(float((left - expected).abs().max() / arrived.abs().max().clamp_min(1e-12)))
+        apart += float((left - gradient).abs().sum())
+        total += float(arrived.abs().sum())
+    proof = {"switches": max(pools)} if pools else {}
+    if wrong:
+        proof |= {"rule_difference": max(wrong), "rule_share": apart / max(total, 1e-12)}
+    return proof
+
+
+def _unpooled(x: Tensor, asked: dict[str, Any], signal: Tensor) -> Tensor:
+    """The signal brought back through max-pooling of x by autograd's own backward pass."""
+    with torch.enable_grad():
+        x = x.clone().requires_grad_()
+        (found,) = torch.autograd.grad(torch.nn.functional.max_pool2d(x, **asked), x, signal)
+    return found

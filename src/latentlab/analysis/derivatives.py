@@ -116,7 +116,13 @@ def pullback(
         p = p.detach().requires_grad_()
         with torch.enable_grad():
             chosen = f(p).flatten(1).gather(1, i[:, None]).sum()
-            parts.append(torch.autograd.grad(chosen, p)[0])
+            (slope,) = torch.autograd.grad(chosen, p, allow_unused=True) if chosen.requires_grad else (None,)
+        if slope is None:
+            raise ValueError(
+                "No gradient leads from these outputs back to the inputs, as from indices of a codebook; "
+                "name a stage before them."
+            )
+        parts.append(slope)
         done += len(p)
         if progress is not None:
             progress(done, len(at))

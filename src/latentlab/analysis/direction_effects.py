@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from latentlab.analysis.direction import Direction
-from latentlab.analysis.directions import STEPS, listed, moved_images, ordered, random_directions
+from latentlab.analysis.directions import STEPS, check_steps, listed, moved_images, ordered, random_directions
 from latentlab.analysis.inference import (
     BATCH_SIZE,
     as_codes,
     check_seed,
     decode_latents,
     draw_codes,
+    needs_generator,
     to_numpy,
 )
 from latentlab.analysis.meters import CHANNELS, METERS, Meter, meter_of
@@ -105,7 +106,8 @@ def direction_effects(
     Raises:
         ValueError: on directions of another model or space, meters that don't vary, or fewer than 2 codes.
     """
-    seed = check_seed(seed)
+    needs_generator(model)
+    seed, values = check_seed(seed), check_steps(steps)
     given = listed(directions, model)
     place = space_of(model, space)
     start = draw_codes(model, n, seed, place.name) if codes is None else as_codes(model, codes, space=space)
@@ -152,7 +154,6 @@ def direction_effects(
     margin = 1.96 * each.std(axis=1, ddof=1) / np.sqrt(each.shape[1])
     null = np.stack([nulls[_kind(d)][0] for d in given])
     significant = np.where(effect > 0, effect - margin, -(effect + margin)) > null
-    values = np.asarray(list(steps), dtype=float)
     one = start[:1].expand(len(values), -1)
     strips = np.stack([moved_images(model, one, place.name, d, values, batch_size) for d in given])
     still = max(

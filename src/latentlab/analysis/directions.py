@@ -24,6 +24,7 @@ from latentlab.analysis.inference import (
     draw_codes,
     in_chunks,
     inference,
+    needs_generator,
     to_numpy,
 )
 from latentlab.analysis.results import Result, provenance
@@ -236,6 +237,18 @@ def random_directions(direction: Direction, n: int, seed: int, coordinates: np.n
     ]
 
 
+def check_steps(steps: Any) -> np.ndarray:
+    """Places along a direction in its steps, (steps,).
+
+    Raises:
+        ValueError: unless they are finite numbers, at least one.
+    """
+    values = np.asarray(list(steps) if isinstance(steps, Iterable) else steps, dtype=float)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"steps must be a list of finite numbers, at least one; got {steps!r}.")
+    return values
+
+
 def traverse_direction(
     model: Any,
     directions: Any,
@@ -265,12 +278,11 @@ def traverse_direction(
     Raises:
         ValueError: on directions of another model or of a space that no map leads to.
     """
+    needs_generator(model)
     given = listed(directions, model)
     place = space_of(model, space)
     start = draw_codes(model, 1, seed, place.name)[:1] if z is None else as_codes(model, z, space=space)[:1]
-    values = np.asarray(list(steps), dtype=float)
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise ValueError(f"steps must be finite numbers, at least one; got {steps!r}.")
+    values = check_steps(steps)
     images, codes = [], np.full((len(given), len(values), place.dim), np.nan, dtype=np.float32)
     off, gap = 0.0, 0.0
     with inference(model):

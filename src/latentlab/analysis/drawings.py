@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentlab.analysis.inference import BATCH_SIZE, check_seed, inference
+from latentlab.analysis.inference import BATCH_SIZE, check_seed, inference, input_spaces
 from latentlab.analysis.ranking import chosen_units
 from latentlab.analysis.results import Result, provenance
 from latentlab.analysis.resumption import edits_behind, look_from, resumed, units_off
@@ -70,7 +70,7 @@ class UnitDrawings(Result):
 def unit_draws(
     model: Any,
     stage: str,
-    units: Sequence[int] | None = None,
+    units: Sequence[int] | int | None = None,
     inputs: Any = None,
     network: str = "generator",
     *,
@@ -86,7 +86,7 @@ def unit_draws(
     Args:
         model: a model, or a staged network itself, whose raw output then stands for the image.
         stage: name or address of a stage of a network that reads codes.
-        units: which units; None for all.
+        units: which units, one or several, each once; None for all.
         inputs: codes (n, dim); None is ``n`` prior draws.
         network: name of the model's network.
         baseline: "zero", or "mean" for each unit's mean map over the inputs (over 64 prior draws where there are
@@ -108,7 +108,7 @@ def unit_draws(
 def unit_isolates(
     model: Any,
     stage: str,
-    units: Sequence[int] | None = None,
+    units: Sequence[int] | int | None = None,
     inputs: Any = None,
     network: str = "generator",
     *,
@@ -133,7 +133,7 @@ def _drawings(
     model: Any,
     operation: str,
     stage: str,
-    units: Sequence[int] | None,
+    units: Sequence[int] | int | None,
     inputs: Any,
     network: str,
     baseline: str,
@@ -235,7 +235,7 @@ def must_draw(subject: Subject) -> None:
         ValueError: naming those that make them.
     """
     if subject.whole and subject.reads is None:
-        makers = [name for name in subject.model.networks if name != subject.name]
+        makers = [name for name in subject.model.networks if name in input_spaces(subject.model)]
         raise ValueError(
             f"Network {subject.name!r} reads images and draws none, so its units have no drawing; take a network that "
             f"makes them ({', '.join(makers) or 'this model has none'}), or deconvnet for what its units see."

@@ -20,6 +20,7 @@ from latentlab.analysis.inference import (
     draw_codes,
     inference,
     input_spaces,
+    needs_generator,
     to_numpy,
 )
 from latentlab.analysis.results import provenance
@@ -80,6 +81,7 @@ def ganspace(
         They draw 300,000 codes, take 80 components and find them batch by batch; here 2000 and 10 by default,
         with what two halves agree on shown beside each.
     """
+    needs_generator(model)
     seed = check_seed(seed)
     subject = subject_of(model, network)
     if subject.reads is None:

@@ -47,7 +47,8 @@ class Attribute:
             subject, stage = self._stage(address)
             if not unit.isdigit():
                 raise ValueError(f"A unit is given as 'generator.block2:17'; got {meter!r}.")
-            width = subject.state(subject.inputs(None, 0), stage).shape[1]
+            with inference(model):
+                width = subject.state(subject.inputs(None, 0), stage).shape[1]
             if int(unit) >= width:
                 raise ValueError(f"Stage {stage!r} has units 0 to {width - 1}; got unit {unit}.")
             self.read, self.name, self.unit = (subject, stage, int(unit)), meter, "mean activation"

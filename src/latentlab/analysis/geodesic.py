@@ -18,6 +18,7 @@ from latentlab.analysis.inference import (
     evaluating,
     in_chunks,
     named,
+    needs_generator,
     to_numpy,
 )
 from latentlab.analysis.neighbourhood import Neighbourhood
@@ -125,6 +126,7 @@ def geodesic(
         Latent space oddity: on the curvature of deep generative models (Arvanitidis et al., 2018), whose decoder's
         variance grows off the data; here a distance to data codes takes that part, and only where it is asked for
     """
+    needs_generator(model)
     from scipy.optimize import minimize
 
     place = space_of(model, space)

@@ -32,6 +32,7 @@ from latentlab.analysis.inference import (
     evaluating,
     input_spaces,
     named,
+    needs_generator,
     to_numpy,
 )
 from latentlab.analysis.results import Result, provenance
@@ -119,6 +120,7 @@ def pullback_metric(
         Metrics for deep generative models (Chen et al., 2018)
         Pulling back information geometry (Arvanitidis et al., 2022), for the Fisher information
     """
+    needs_generator(model)
     if likelihood not in METRICS:
         raise ValueError(f"likelihood must be one of {', '.join(METRICS)}; got {likelihood!r}.")
     if n < 1 or batch_size < 1:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from latentlab.analysis.directions import Directions, lengths, ordered
-from latentlab.analysis.inference import as_codes, check_seed, decoded, inference, to_numpy
+from latentlab.analysis.inference import as_codes, check_seed, decoded, inference, needs_generator, to_numpy
 from latentlab.analysis.results import Result, provenance
 from latentlab.models.contract import space_of
 
@@ -43,6 +43,7 @@ def group_direction(
     Raises:
         ValueError: on codes that don't fit, or groups with equal means.
     """
+    needs_generator(model)
     place = space_of(model, space)
     where = ordered(place)
     a, b = (
@@ -121,6 +122,7 @@ def analogy(
     Raises:
         ValueError: on codes that don't fit.
     """
+    needs_generator(model)
     place = space_of(model, space)
     where = torch.as_tensor(ordered(place))
     a, b, c = (

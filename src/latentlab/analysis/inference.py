@@ -105,6 +105,7 @@ def as_codes(model: Any, z: Any, *, name: str = "z", space: str | None = None) -
     Raises:
         ValueError: on a wrong shape, on numbers that are not finite, or on codes of another space.
     """
+    needs_generator(model)
     place = space_of(model, space)
     theirs = getattr(z, "space", None)
     if isinstance(theirs, str):
@@ -142,6 +143,7 @@ def draw_codes(model: Any, n: int, seed: int, space: str | None = None) -> Tenso
     Raises:
         ValueError: on a seed that is none, or a space that the model does not have.
     """
+    needs_generator(model)
     codes = model.sample_codes(n, check_seed(seed))
     return carry(model, codes, space_of(model, space).name)
 
@@ -152,7 +154,8 @@ def carry(model: Any, codes: Tensor, target: str) -> Tensor:
     if source == target:
         return codes
     with inference(model):
-        return model.map(codes, source, target)
+        carried = model.map(codes, source, target)
+    return carried.clone()  # an ordinary tensor, which gradients may lead past
 
 
 def as_code(model: Any, z: Any, seed: int, *, name: str = "z", space: str | None = None) -> Tensor:
@@ -273,6 +276,19 @@ def encode_images(
             return in_chunks(lambda part: model.encode(part, edits=edits).code(), images, batch_size)
         # One pass, so that the draw does not depend on how the images were split up.
         return to_numpy(model.encode(images, edits=edits).sample(check_seed(seed)))
+
+
+def needs_generator(model: Any) -> None:
+    """Refuses what has no latent space, such as a network alone.
+
+    Raises:
+        ValueError: if it is no generative model.
+    """
+    if getattr(model, "latent_space", None) is None:
+        raise ValueError(
+            f"{type(model).__name__} has no latent space; this analysis needs a generative model: pass the model that "
+            "the network belongs to, or make one of a decoder of your own with latentlab.adapt_model(...)."
+        )
 
 
 def needs_encoder(model: Any) -> None:

@@ -5,6 +5,10 @@ the change of the image; C_u the conductance of unit u along the slider (see ``c
 m(k, u) = sum over codes <C_u, D_k> / sum over codes |D_k|^2: u's share in what k does to the image. Where every route
 passes through the stage, each row adds up to 1. Units that cancel one another or paint nothing have no share, however
 much they move.
+
+Every row adds up to 1 however little its latent does, so rows are not for comparing latents: that is what ``through``
+is for. A latent is *live* if its slider changes the image by at least 5 % of what the strongest one does; certificates
+count live latents only, since the shares of a change that nobody sees prove nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from latentlab.analysis.sliders import Sliders, hold, paint, sliders_of, sweep
 from latentlab.analysis.ways import Way, way_of
 from latentlab.models.edits import Edit
 
+LIVE = 0.05
+"""Share of the largest effect that a latent must have to be live."""
+
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class LatentUnits(Result):
@@ -32,6 +39,8 @@ class LatentUnits(Result):
         matrix: (dims, units), u's share in what the slider of latent k does to the images; a row adds up to 1 for a
             cut. Negative where a unit works against the change.
         null: (draws, units), the same for random directions of the latent space, as long as the mean slider.
+        through: (dims, units), |share| times effect: how much of its change of the image, root mean squared, each
+            latent hands on through u. These compare latents of one unit, which shares do not.
         held: (dims, units), share of the change that is lost when u alone is held at its value at the slider's start:
             the causal check.
         painted: (dims, top, channels, height, width), signed, what the strongest units of each latent add to the change
@@ -41,6 +50,7 @@ class LatentUnits(Result):
         images: (dims, 2, channels, height, width), the first code's images at both ends of each slider.
         effect: (dims,), root mean squared change of the image between the ends of each slider; a latent without any
             has no shares.
+        live: (dims,), whether the effect is at least 5 % of the largest of the latents asked for.
         dims: name of each latent or categorical block.
         stage: name of the stage.
         address: its address within the model.
@@ -48,21 +58,23 @@ class LatentUnits(Result):
         network: name of the network.
         space: name of the space of the sliders.
 
-    The certificate holds ``row_gap``, the largest distance of a row's sum from 1 (of what the derivatives miss, and
-    of what goes around the stage where it is no cut); ``held_correlation``, that of ``matrix`` and ``held`` over all
-    their entries; ``half_difference``, the largest difference between the matrices of the two halves of the codes;
-    and ``units_for_half`` and ``units_for_half_null``, how many units carry half of the absolute shares of a latent
-    and of a random direction, in the mean.
+    The certificate, of live latents only, holds ``row_gap``, the largest distance of a row's sum from 1 (of what the
+    derivatives miss, and of what goes around the stage where it is no cut); ``held_correlation``, that of ``matrix``
+    and ``held`` over all their entries; ``half_difference``, the largest difference between the matrices of the two
+    halves of the codes; ``units_for_half`` and ``units_for_half_null``, how many units carry half of the absolute
+    shares of a latent and of a random direction, in the mean; and ``live_latents``, how many there are.
     """
 
     matrix: np.ndarray
     null: np.ndarray
+    through: np.ndarray
     held: np.ndarray
     painted: np.ndarray
     painted_units: np.ndarray
     changes: np.ndarray
     images: np.ndarray
     effect: np.ndarray
+    live: np.ndarray
     dims: tuple[str, ...]
     stage: str
     address: str
@@ -86,6 +98,7 @@ class InfluenceByStage(Result):
         carried: (dims, stages), the sum of a row, 1 for a cut.
         effect: (dims,), root mean squared change of the image between the ends of each slider; a latent without any
             has no shares.
+        live: (dims,), whether the effect is at least 5 % of the largest of the latents asked for.
         dims: name of each latent or categorical block.
         stages: names of the stages.
         addresses: their addresses.
@@ -93,9 +106,9 @@ class InfluenceByStage(Result):
         network: name of the network.
         space: name of the space of the sliders.
 
-    The certificate holds ``row_gap``, the largest distance of a row's sum from 1 at the stages that are cuts;
-    ``cuts``, how many of the stages are; and ``half_difference``, the largest difference, over all stages, between the
-    matrices of the two halves of the codes.
+    The certificate holds, of live latents only, ``row_gap``, the largest distance of a row's sum from 1 at the stages
+    that are cuts, and ``half_difference``, the largest difference, over all stages, between the matrices of the two
+    halves of the codes; ``live_latents``, how many there are; and ``cuts``, how many of the stages are.
     """
 
     matrices: Mapping[str, np.ndarray]
@@ -106,6 +119,7 @@ class InfluenceByStage(Result):
     top: np.ndarray
     carried: np.ndarray
     effect: np.ndarray
+    live: np.ndarray
     dims: tuple[str, ...]
     stages: tuple[str, ...]
     addresses: tuple[str, ...]
@@ -176,16 +190,19 @@ def latent_unit_pixel(
         lost = hold(way, sliders, name, held, batch_size, flow.rows, flow.rows + extra, progress)
         cut = _is_cut(way, sliders, name)
     images = np.stack([flow.starts, flow.ends], axis=1)
+    live = _live(flow.effect)
     place = "" if way.space is None else way.space.name
     return LatentUnits(
         matrix=matrix,
         null=null,
+        through=np.abs(matrix) * flow.effect[:, None],
         held=lost,
         painted=painted,
         painted_units=painted_units,
         changes=images[:, 1] - images[:, 0],
         images=images,
         effect=flow.effect,
+        live=live,
         dims=tuple(sliders.names),
         stage=name,
         address=way.subject.address(name),
@@ -193,11 +210,12 @@ def latent_unit_pixel(
         network=way.subject.name,
         space=place,
         certificate={
-            "row_gap": float(np.abs(matrix.sum(axis=1) - 1.0)[flow.effect > 0].max(initial=0.0)),
-            "held_correlation": _correlation(matrix, lost),
-            "half_difference": flow.half_difference,
-            "units_for_half": float(np.mean([_half(row) for row in np.abs(matrix)])),
-            "units_for_half_null": float(np.mean([_half(row) for row in np.abs(null)])),
+            "row_gap": float(np.abs(matrix.sum(axis=1) - 1.0)[live].max(initial=0.0)),
+            "held_correlation": _correlation(matrix[live], lost[live]),
+            "half_difference": float(flow.half_differences[live].max(initial=0.0)),
+            "units_for_half": _mean_half(matrix[live]),
+            "units_for_half_null": _mean_half(null),
+            "live_latents": int(live.sum()),
         },
         provenance=provenance(
             model,
@@ -259,6 +277,7 @@ def influence_by_stage(
         flow = sweep(way, sliders, chosen, steps, batch_size, progress, 0)
         cut = tuple(_is_cut(way, sliders, s) for s in chosen)
     shares = {s: np.abs(flow.matrices[s]) for s in chosen}
+    live = _live(flow.effect)
     carried = np.stack([flow.matrices[s].sum(axis=1) for s in chosen], axis=1)
     unit = [m / np.maximum(np.linalg.norm(m, axis=1, keepdims=True), 1e-12) for m in shares.values()]
     place = "" if way.space is None else way.space.name
@@ -271,6 +290,7 @@ def influence_by_stage(
         top=np.stack([m.argmax(axis=1) for m in shares.values()], axis=1),
         carried=carried,
         effect=flow.effect,
+        live=live,
         dims=tuple(sliders.names),
         stages=tuple(chosen),
         addresses=tuple(way.subject.address(s) for s in chosen),
@@ -278,9 +298,10 @@ def influence_by_stage(
         network=way.subject.name,
         space=place,
         certificate={
-            "row_gap": float(np.abs(carried[:, list(cut)] - 1.0)[flow.effect > 0].max(initial=0.0)),
+            "row_gap": float(np.abs(carried[:, list(cut)] - 1.0)[live].max(initial=0.0)),
             "cuts": sum(cut),
-            "half_difference": flow.half_difference,
+            "half_difference": float(flow.half_differences[live].max(initial=0.0)),
+            "live_latents": int(live.sum()),
         },
         provenance=provenance(
             model,
@@ -299,10 +320,16 @@ def _is_cut(way: Way, sliders: Sliders, stage: str) -> bool:
     return way.bypass(sliders.low[:1, 0], sliders.high[:1, 0], stage) <= 1e-5
 
 
-def _half(shares: np.ndarray) -> int:
-    """How few units hold half of the absolute shares."""
-    ranked = np.cumsum(np.sort(shares)[::-1])
-    return int(np.searchsorted(ranked, ranked[-1] / 2) + 1) if ranked[-1] > 0 else 0
+def _live(effect: np.ndarray) -> np.ndarray:
+    """Which latents change the image by at least a twentieth of what the strongest does."""
+    return (effect > 0) & (effect >= LIVE * effect.max(initial=0.0))
+
+
+def _mean_half(shares: np.ndarray) -> float:
+    """How few units hold half of a row's absolute shares, in the mean over rows; 0 of no rows."""
+    ranked = np.cumsum(np.sort(np.abs(shares), axis=1)[:, ::-1], axis=1)
+    counts = [int(np.searchsorted(row, row[-1] / 2) + 1) if row[-1] > 0 else 0 for row in ranked]
+    return float(np.mean(counts)) if counts else 0.0
 
 
 def _effective(shares: np.ndarray) -> np.ndarray:
@@ -314,6 +341,8 @@ def _effective(shares: np.ndarray) -> np.ndarray:
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     """Pearson's, 0 where one of them is constant."""
+    if not a.size:
+        return 0.0
     a, b = a.ravel() - a.mean(), b.ravel() - b.mean()
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / size if size > 0 else 0.0

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from latentlab.analysis.concepts import ConceptMap, ConceptMasks
 from latentlab.analysis.inference import to_numpy, to_tensor
 from latentlab.analysis.meters import Meter, meter_of
+from latentlab.analysis.ranking import check_units
 from latentlab.analysis.subject import Subject
 from latentlab.models.edits import Edit
 
@@ -73,18 +74,13 @@ class Insertion:
         """Scores (n,) of the first concept without any edit but the given ones."""
         return self.base[:, 0]
 
-    def check_units(self, units: Sequence[int]) -> np.ndarray:
-        """The set, sorted, each once.
+    def check_units(self, units: Sequence[int] | int) -> np.ndarray:
+        """The set, sorted.
 
         Raises:
-            ValueError: on units that the stage does not have.
+            ValueError: on units that the stage does not have, or one named twice.
         """
-        chosen = np.unique(np.asarray(list(units), dtype=np.int64))
-        if not len(chosen) or chosen[0] < 0 or chosen[-1] >= self.units:
-            raise ValueError(
-                f"Stage {self.address!r} has units 0 to {self.units - 1}; got {chosen.tolist()}."
-            )
-        return chosen
+        return np.sort(check_units(units, self.units, self.address))
 
     def value(self, units: np.ndarray, concept: int, given: Any) -> Tensor:
         """What is inserted, k (size,) or (size, height, width), of a set for a concept.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from latentlab.analysis.geodesic import geodesic
-from latentlab.analysis.inference import BATCH_SIZE, as_code, decode_latents, named, to_numpy
+from latentlab.analysis.inference import BATCH_SIZE, as_code, decode_latents, named, needs_generator, to_numpy
 from latentlab.analysis.neighbourhood import Neighbourhood
 from latentlab.analysis.results import Result, provenance
 from latentlab.latents import Codebook, LatentSpace, Normal
@@ -85,6 +85,7 @@ def interpolate(
     References:
         Slerp: Animating rotation with quaternion curves (Shoemake, 1985).
     """
+    needs_generator(model)
     place: LatentSpace = space_of(model, space)
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 2:
         raise ValueError(f"steps must be a whole number of at least 2; got {steps!r}.")

@@ -30,6 +30,7 @@ from latentlab.analysis.inference import (
     input_spaces,
     named,
     needs_encoder,
+    needs_generator,
     to_numpy,
 )
 from latentlab.analysis.results import Result, provenance
@@ -136,6 +137,7 @@ def invert(
         https://arxiv.org/abs/1904.03189, for W+. Their perceptual loss needs a network trained elsewhere, which the
         pyramid stands in for here.
     """
+    needs_generator(model)
     place = space_of(model, space)
     targets = as_images(model, images, name="images")
     edits = check_edits(

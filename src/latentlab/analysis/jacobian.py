@@ -153,7 +153,7 @@ def jacobian(
     f = precise if dtype == "float64" and precise is not None else own
     points = points.to(DTYPES[dtype])
     with evaluating(model), torch.no_grad():
-        outputs = f(points)
+        outputs = f(points).detach()  # a learned constant, expanded, would still ask for gradients
         shape = outputs.shape[1:]
         count = points[0].numel()
         if place is not None:
@@ -179,6 +179,7 @@ def jacobian(
             found = pullback(f, points, batch_size, progress)
             rows = _output_names(model, subject, stage, found.shape[1])
             shape = points.shape[1:]
+        found = found.detach()
         checked = _finite_difference(precise, own, points, found, ways if forward else None, seed)
     matrix = found.double().flatten(2)
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from latentlab.analysis.derivatives import central_difference, directions_at, in_double, ordered_rows, outcome
 from latentlab.analysis.geometry import generator_edits, gram, groups, spectrum, volume_and_rank
-from latentlab.analysis.inference import BATCH_SIZE, as_code, check_seed, evaluating, named, to_numpy
+from latentlab.analysis.inference import (
+    BATCH_SIZE,
+    as_code,
+    check_seed,
+    evaluating,
+    named,
+    needs_generator,
+    to_numpy,
+)
 from latentlab.analysis.results import Result, provenance
 from latentlab.analysis.traversal import dim_ranges
 from latentlab.latents import LatentSpace
@@ -84,6 +92,7 @@ def magnification_map(
     References:
         Metrics for deep generative models (Chen et al., 2018), for magnification factors
     """
+    needs_generator(model)
     place = space_of(model, space)
     pair = [place.index(d) for d in dims]
     if len(pair) != 2 or pair[0] == pair[1]:

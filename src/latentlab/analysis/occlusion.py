@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from latentlab.analysis.backpropagation import UntraceableError, receptive_fields
-from latentlab.analysis.deconvnet import check_units, image_subject
+from latentlab.analysis.deconvnet import image_subject
 from latentlab.analysis.inference import BATCH_SIZE, evaluating, inference, needs_encoder, to_numpy
+from latentlab.analysis.ranking import check_units
 from latentlab.analysis.results import Result, provenance
 from latentlab.analysis.subject import Subject
 

@@ -70,7 +70,7 @@ def top_inputs(
     network: str = "encoder",
     inputs: Any = None,
     *,
-    units: Sequence[int] | None = None,
+    units: Sequence[int] | int | None = None,
     count: int = 9,
     n: int = 1024,
     seed: int = 0,
@@ -86,7 +86,7 @@ def top_inputs(
         inputs: images (n, channels, height, width) or a data set, for a network that reads images; codes (n, dim)
             for one that makes them. None is ``n`` prior draws. A data set is read batch by batch, ``n`` images of
             it where it has more.
-        units: which units; None for all.
+        units: which units, one or several, each once; None for all.
         count: inputs kept for each unit.
         n: number of prior draws, or of a data set's images.
         seed: decides which.

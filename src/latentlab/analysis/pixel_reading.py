@@ -82,7 +82,8 @@ def pixel_reads(
         edits: edits that are in force throughout.
 
     Raises:
-        ValueError: on a network that makes no images, an unknown stage, or a region that covers no pixel.
+        ValueError: on a network that makes no images, an unknown stage, a region that covers no pixel, or where no
+            gradient leads back, as to indices of a codebook.
     """
     subject = subject_of(model, network)
     must_draw(subject)
@@ -110,7 +111,14 @@ def pixel_reads(
             images = images_of(state)
             weights = _weights(region, images)
             value = (images.mean(dim=1) * weights).sum((1, 2))
-            (gradient,) = torch.autograd.grad(value.sum(), state)
+            (gradient,) = (
+                torch.autograd.grad(value.sum(), state, allow_unused=True) if value.requires_grad else (None,)
+            )
+        if gradient is None:
+            raise ValueError(
+                f"No gradient leads from the region back to {address!r}, as to indices of a codebook; "
+                "name a stage behind it."
+            )
         state, images = state.detach(), images.detach()
 
         def slope(direction: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Symbols: a *unit* is a channel of a stage's map or an entry of its flat state, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ def rank_units(
     *,
     n: int = 16,
     seed: int = 0,
-    units: Sequence[int] | None = None,
+    units: Sequence[int] | int | None = None,
     edits: Sequence[Edit] = (),
     null_draws: int = 8,
     batch_size: int = BATCH_SIZE,
@@ -90,7 +90,7 @@ def rank_units(
         inputs: as for ``activations``; None is ``n`` prior draws for a generator.
         n: number of prior draws.
         seed: decides the draws, the random directions and the resampling.
-        units: which units; None for all.
+        units: which units, one or several, each once; None for all.
         edits: edits that are in force throughout, before and after.
         null_draws: number of random directions; 0 for none.
         batch_size: rows run at a time.
@@ -179,17 +179,31 @@ def rank_units(
     )
 
 
-def chosen_units(units: Sequence[int] | None, state: Tensor, address: str) -> np.ndarray:
-    """The numbers of the units asked for, all of the stage's for None.
+def chosen_units(units: Sequence[int] | int | None, state: Tensor, address: str) -> np.ndarray:
+    """The numbers of the units asked for of a stage's state (n, units, …), all of them for None."""
+    return check_units(units, state.shape[1], address)
+
+
+def check_units(units: Sequence[int] | int | None, width: int, address: str) -> np.ndarray:
+    """The units asked for as numbers, all of the stage's for None.
 
     Raises:
-        ValueError: if there are none, or the stage does not have one of them.
+        ValueError: if there are none, one is named twice, or the stage does not have one of them.
     """
-    width = state.shape[1]
-    numbers = np.arange(width) if units is None else np.asarray(list(units), dtype=np.int64)
-    if not len(numbers) or numbers.min() < 0 or numbers.max() >= width:
-        raise ValueError(f"Stage '{address}' has units 0 to {width - 1}; got {numbers.tolist()}.")
-    return numbers
+    if units is None:
+        return np.arange(width)
+    numbers = np.atleast_1d(np.asarray(list(units) if isinstance(units, Iterable) else units))
+    if (
+        numbers.ndim != 1
+        or not len(numbers)
+        or numbers.dtype.kind not in "iu"
+        or numbers.min() < 0
+        or numbers.max() >= width
+    ):
+        raise ValueError(f"Stage {address!r} has units 0 to {width - 1}; got {numbers.tolist()}.")
+    if len(np.unique(numbers)) < len(numbers):
+        raise ValueError(f"units must name each unit of stage {address!r} once; got {numbers.tolist()}.")
+    return numbers.astype(np.int64)
 
 
 def _change(images: Tensor, base: Tensor) -> np.ndarray:

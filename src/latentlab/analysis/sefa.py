@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from latentlab.analysis.directions import Directions, home_space, layers_of, lengths, ordered, signed
-from latentlab.analysis.inference import check_seed, decoded, device_of, inference
+from latentlab.analysis.inference import check_seed, decoded, device_of, inference, needs_generator
 from latentlab.analysis.results import provenance
 from latentlab.models.contract import space_of
 from latentlab.models.style_gan import W_PLUS, W
@@ -174,6 +174,7 @@ def sefa(
         Closed-form factorization of latent semantics in GANs (Shen and Zhou, 2021), https://arxiv.org/abs/2007.06600.
         Theirs are eigenvectors of A'A in the order in which a general solver gives them; here they are sorted.
     """
+    needs_generator(model)
     check_seed(seed)
     name = space or home_space(model)
     place = space_of(model, name)

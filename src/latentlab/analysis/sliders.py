@@ -84,7 +84,8 @@ class Sweep:
     Attributes:
         matrices: {stage: (latents, units)}, the flow's share of the squared change, over all codes.
         nulls: {stage: (directions, units)}.
-        half_difference: largest difference between the matrices of the first and second half of the codes.
+        half_differences: of each latent the largest difference, over all stages, between its rows from the first and
+            the second half of the codes, (latents,).
         starts: outcomes of the first code at the start of each slider, (latents, …).
         ends: at the end.
         effect: root mean squared change of the outcome by each latent's slider, (latents,); 0 below rounding.
@@ -93,7 +94,7 @@ class Sweep:
 
     matrices: dict[str, np.ndarray] = field(default_factory=dict)
     nulls: dict[str, np.ndarray] = field(default_factory=dict)
-    half_difference: float = 0.0
+    half_differences: np.ndarray = field(default_factory=lambda: np.empty(0))
     starts: np.ndarray = field(default_factory=lambda: np.empty(0))
     ends: np.ndarray = field(default_factory=lambda: np.empty(0))
     effect: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -153,7 +154,7 @@ def sweep(
             progress(done, len(low) * len(t) + more)
     size = torch.cat(sizes).view(codes, count)
     real = len(sliders.names)
-    result = Sweep(rows=done)
+    result = Sweep(rows=done, half_differences=np.zeros(real))
     for stage, parts in flows.items():
         flow = torch.cat(parts).view(codes, count, -1)
         share = to_numpy(_ratio(flow, size))
@@ -161,7 +162,8 @@ def sweep(
         halves = [
             _ratio(flow[part], size[part])[:real] for part in (slice(0, codes // 2), slice(codes // 2, None))
         ]
-        result.half_difference = max(result.half_difference, float((halves[0] - halves[1]).abs().max()))
+        apart = to_numpy((halves[0] - halves[1]).abs().amax(dim=1))
+        result.half_differences = np.maximum(result.half_differences, apart)
     pictures = to_numpy(torch.cat(first)[:real])
     result.starts, result.ends = pictures[:, 0], pictures[:, 1]
     mean = size[:, :real].mean(dim=0)

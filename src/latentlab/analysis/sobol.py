@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from latentlab.analysis.derivatives import outcome
-from latentlab.analysis.inference import BATCH_SIZE, as_codes, check_seed, inference, named
+from latentlab.analysis.inference import BATCH_SIZE, as_codes, check_seed, inference, named, needs_generator
 from latentlab.analysis.meters import Meter, meter_of
 from latentlab.analysis.results import Result, provenance
 from latentlab.analysis.subject import subject_of
@@ -131,6 +131,7 @@ def sobol(
         The bootstrap takes draws as independent; those of a Sobol sequence are evener, so intervals are on the wide
         side.
     """
+    needs_generator(model)
     check_seed(seed)
     for name, value, low in (("n", n, 8), ("n_draws", n_draws, 20), ("batch_size", batch_size, 1)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:

@@ -16,14 +16,28 @@ _CURVE = 13
 
 
 @dataclass
-class StagePath:
-    """What was found at one stage; fields as in ``Datapath``."""
+class Chosen:
+    """The units chosen at one stage; fields as in ``Datapath``.
+
+    Attributes:
+        order: active units, the most important one first.
+        kind: how the quadratic programme took contributions; "" where only gates were trained.
+    """
 
     kept: np.ndarray
     breaks: np.ndarray
     gates: np.ndarray
     sets: dict[str, np.ndarray]
     selection: str
+    order: np.ndarray
+    kind: str
+    together: np.ndarray | None
+
+
+@dataclass
+class Controls:
+    """What a stage's set is held against; fields as in ``Datapath``."""
+
     distance: float
     predicted: float
     sizes: np.ndarray
@@ -36,19 +50,12 @@ class StagePath:
     silent: int
 
 
-def stage_path(
-    damage: Damage,
-    selections: Sequence[str],
-    limit: float,
-    seed: int,
-    steps: int,
-    random_sets: int,
-    state: Tensor,
-    ticks: Ticks,
-) -> StagePath:
-    """The smallest set of one stage, with its controls."""
+def chosen_units(
+    damage: Damage, selections: Sequence[str], limit: float, seed: int, steps: int, ticks: Ticks
+) -> Chosen:
+    """The smallest set of one stage that stays below the limit."""
     active, found = damage.active, {}
-    together = None
+    together, kind = None, ""
     for name in selections:
         if name == "gates":
             middle, rank = trained_gates(
@@ -57,7 +64,7 @@ def stage_path(
             )  # fmt: skip
             order = active[np.argsort(-rank, kind="stable")]
         else:
-            together = damage.together(name, ticks.step)
+            together, kind = damage.together(name, ticks.step), name
             middle, _ = quadratic_gates(together, limit, ticks.beat)
             # Among gates that are equal, the unit that would cost most, were it dropped as well.
             cost = 2 * together @ (1.0 - middle) + np.diagonal(together)
@@ -69,7 +76,19 @@ def stage_path(
         for _ in range(4):
             ticks.step()
     best = min(found, key=lambda k: (len(found[k][0]), found[k][3]))
-    kept, breaks, gates, distance, order = found[best]
+    kept, breaks, gates, _, order = found[best]
+    sets = {name: each[0] for name, each in found.items()}
+    return Chosen(kept, breaks, gates, sets, best, order, kind, together)
+
+
+def controls(
+    damage: Damage, chosen: Chosen, limit: float, seed: int, random_sets: int, state: Tensor, ticks: Ticks
+) -> Controls:
+    """The distance of the units chosen, its prediction, and other sets of the same size."""
+    active, kept, order = damage.active, chosen.kept, chosen.order
+    together = chosen.together
+    if chosen.kind and together is None:
+        together = damage.together(chosen.kind, ticks.beat)
     dropped = np.isin(active, kept, invert=True).astype(float)
     strength = to_numpy(state.abs().flatten(2).mean((0, 2)) if state.ndim > 2 else state.abs().mean(0))
     loudest = active[np.argsort(-strength[active], kind="stable")]
@@ -77,12 +96,8 @@ def stage_path(
     chance = np.random.default_rng(seed)
     random = damage.of_sets([chance.choice(active, len(kept), replace=False) for _ in range(random_sets)])
     sizes = np.unique(np.linspace(0, len(active), min(_CURVE, len(active) + 1)).round().astype(int))
-    return StagePath(
-        kept=kept,
-        breaks=breaks,
-        gates=gates,
-        sets={k: v[0] for k, v in found.items()},
-        selection=best,
+    distance = float(damage.of_sets([kept])[0])
+    return Controls(
         distance=distance,
         predicted=float("nan") if together is None else float(dropped @ together @ dropped),
         sizes=sizes,
@@ -91,7 +106,7 @@ def stage_path(
         random=random,
         by_activation=float(damage.of_sets([loudest[: len(kept)]])[0]),
         by_gradient=float(damage.of_sets([steepest[: len(kept)]])[0]),
-        size_by_activation=smallest_prefix(damage, loudest, limit),
+        size_by_activation=smallest_prefix(damage, loudest, max(limit, distance)),
         silent=damage.units - len(active),
     )
 

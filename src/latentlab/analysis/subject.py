@@ -61,7 +61,10 @@ class Subject:
             raise ValueError(f"Network {self.name!r} needs inputs=, such as images of a data set.")
         if self.whole:
             return as_images(self.model, given, name="inputs")
-        return to_tensor(given, device_of(self.network))
+        alone = to_tensor(given, device_of(self.network))
+        if not bool(torch.isfinite(alone).all()):
+            raise ValueError("inputs must hold finite numbers; they hold NaN or infinity.")
+        return alone
 
     def codes(self, h: Tensor, edits: Sequence[Edit]) -> Tensor | None:
         """Posterior means of images, for an encoder; None for all others."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from latentlab.analysis.generated_attribute import Attribute
-from latentlab.analysis.inference import as_code, as_codes, check_seed, draw_codes, inference
+from latentlab.analysis.inference import as_code, as_codes, check_seed, draw_codes, inference, needs_generator
 from latentlab.analysis.results import Result, provenance
 from latentlab.analysis.surrogate_checks import agreement, auc, counterfactual, r2, top_terms
 from latentlab.analysis.surrogate_models import KINDS, Simple, fit_ceiling, fit_simple
@@ -123,7 +123,7 @@ def surrogate(
         threshold: for "logistic"; None for the median.
         test: share of the codes held out, between 0.05 and 0.95.
         refits: number of refits for the stability, and of refits to shuffled numbers; for "ebm" with fewer rounds.
-        n_draws: resamples of the held-out codes for the interval.
+        n_draws: resamples of the held-out codes for the interval, at least 20.
         seed: decides draws, split and fits.
         batch_size: codes decoded at a time.
         progress: called with (done, in all); it may raise to cancel.
@@ -138,13 +138,14 @@ def surrogate(
         the local variant, whose radius is shown here; Accurate Intelligible Models with Pairwise Interactions (Lou,
         Caruana, Gehrke and Hooker, 2013), for the additive model.
     """
+    needs_generator(model)
     seed = check_seed(seed)
     if kind not in KINDS:
         raise ValueError(f"kind is one of {', '.join(KINDS)}; got {kind!r}.")
-    if not 0.05 <= test <= 0.95 or refits < 1 or n_draws < 1 or batch_size < 1:
+    if not 0.05 <= test <= 0.95 or refits < 1 or n_draws < 20 or batch_size < 1:
         raise ValueError(
-            "test lies between 0.05 and 0.95, and refits, n_draws and batch_size are at least 1; got "
-            f"{test}, {refits}, {n_draws} and {batch_size}."
+            "test lies between 0.05 and 0.95, refits and batch_size are at least 1, and n_draws at least 20; got "
+            f"{test}, {refits}, {batch_size} and {n_draws}."
         )
     chance = np.random.default_rng(seed)
     z, words = _codes(model, source, codes, local, n, seed)

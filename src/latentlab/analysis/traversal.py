@@ -22,6 +22,7 @@ from latentlab.analysis.inference import (
     decode_latents,
     draw_codes,
     named,
+    needs_generator,
     to_numpy,
 )
 from latentlab.analysis.results import Result, provenance
@@ -163,6 +164,7 @@ def dim_ranges(
     Raises:
         ValueError: on an unknown span, on a coverage outside (0, 1), or on a missing or foreign encoding.
     """
+    needs_generator(model)
     if encoding is not None:
         _check_encoding(space_of(model, space), encoding, weights_digest(model))
     return _ranges(model, span, coverage, z, encoding, seed, space)
@@ -261,6 +263,7 @@ def traverse(
     Raises:
         ValueError: on unknown dims (the message lists the valid ones), or on a range that makes no sense.
     """
+    needs_generator(model)
     place: LatentSpace = space_of(model, space)
     start, digest = to_numpy(as_code(model, z, seed, space=space)), weights_digest(model)
     if encoding is not None:
@@ -365,6 +368,7 @@ def traverse_grid(
     Raises:
         ValueError: unless ``dims`` names two different coordinates that have an order.
     """
+    needs_generator(model)
     place: LatentSpace = space_of(model, space)
     if isinstance(dims, (str, int)) or len(dims) != 2:
         raise ValueError(f"A grid needs two coordinates (x, y); got {dims!r}.")
@@ -445,6 +449,7 @@ def swap_grid(
     Raises:
         ValueError: if the model has a single block, if there is no such block, or if all blocks are named.
     """
+    needs_generator(model)
     place: LatentSpace = space_of(model, space)
     if len(place.blocks) < 2:
         raise ValueError(

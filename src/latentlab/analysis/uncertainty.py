@@ -26,6 +26,7 @@ from latentlab.analysis.inference import (
     evaluating,
     inference,
     needs_encoder,
+    needs_generator,
     to_numpy,
 )
 from latentlab.analysis.results import Result, provenance
@@ -141,6 +142,7 @@ def predictive_maps(
         ValueError: on both an image and a code, more than one of them, too few draws, or a model without an encoder
             for an image.
     """
+    needs_generator(model)
     if x is not None and z is not None:
         raise ValueError("Give an image x, a code z, or neither for the prior; got both.")
     _check_draws(n_draws, keep, batch_size)

@@ -75,7 +75,7 @@ def effects_of_units(
     network: str = "generator",
     data: Any = None,
     *,
-    units: Sequence[int] | None = None,
+    units: Sequence[int] | int | None = None,
     dissection: Dissection | None = None,
     inputs: Any = None,
     region: Any = None,
@@ -98,7 +98,7 @@ def effects_of_units(
         concepts: as ``concept`` of ``causal_effect``, several; concept maps of one segment function share its runs.
         network: name of the model's network.
         data: as for ``causal_effect``.
-        units: which units; None for all, or those that the dissection shows.
+        units: which units, one or several, each once; None for all, or those that the dissection shows.
         dissection: of the same stage, whose IoU and pictures are to stand beside the effects; concepts are matched by
             name.
         inputs: as for ``causal_effect``.

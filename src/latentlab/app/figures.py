@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ from latentlab.app.calls import Call, Path
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from latentlab.app import state
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,28 @@ def numbers_with_code(call: Call, result: Any, numbers: Mapping[str, Number], ke
         with st.popover("Code", help=controls.CODE_HELP, key=f"{key}-code"):
             paths = {name: number.path for name, number in numbers.items()}
             st.code(call.code(paths, result), language="python", wrap_lines=True)
+
+
+def table_code(
+    call: Call, found: Any, lines: Sequence[str], key: str, numbers: Mapping[str, Path] | None = None
+) -> None:
+    """The code of a table or a sentence, behind a button: ``lines`` print what stands there.
+
+    Args:
+        call: the call whose answer it is.
+        found: the answer.
+        lines: Python that prints rows of ``result``.
+        key: of the button.
+        numbers: numbers that are told beside the table.
+    """
+    with st.popover("Code", help=controls.CODE_HELP, key=f"{key}-code"):
+        *program, picture = call.code(numbers, found).splitlines()
+        st.code("\n".join([*program, *lines, picture]), language="python", wrap_lines=True)
+
+
+def proof(found: state.Drawn) -> None:
+    """The certificate of an answer in words, where its picture is not shown."""
+    st.caption(found.picture.caption)
 
 
 def bars(values: Mapping[str, float], null: Mapping[str, float] | None, meaning: str) -> None:

@@ -99,6 +99,10 @@ def _attribution(result: Attribution, *, scale: int | None = None, count: int = 
 
 @drawn(
     Conductance,
+    completeness_gap="sum of the units and change differ by {} at most",
+    gap_share="{} of the range",
+    gap_allowed="{} of the range allowed",
+    complete="kept to: {}",
     stage_gap="without what goes around the stage by {}",
     bypass="the stage's state alone misses {}",
 )

@@ -111,8 +111,9 @@ def _curve(result: Datapath, i: int, wide: int = 310, high: int = 170) -> Image.
         lettering.write(picture, (x + 13, 22), text, size=lettering.SMALL, colour=FAINT)
         x += lettering.width(text, lettering.SMALL) + 30
     draw.rectangle((left, top, left + wide, top + high), outline=LINE)
-    limit = place(0, result.limit)[1]
-    draw.line((left, limit, left + wide, limit), fill=FAINT)
+    if len(result.stages) == 1:  # several are held to the tolerance together, none by itself
+        limit = place(0, result.limit)[1]
+        draw.line((left, limit, left + wide, limit), fill=FAINT)
     for values, colour in ((result.curve_by_activation, WARNING), (result.curve, ACCENT)):
         points = [place(s, d) for s, d in zip(sizes, np.asarray(values[stage]), strict=True)]
         draw.line([c for point in points for c in point], fill=colour, width=2)

@@ -21,7 +21,9 @@ _CELL = 64
     outside_field="{} outside the receptive field",
     homogeneity="scales with the activation to {}",
     other_unit="median cosine with another unit's map {}",
-    switches="pooled values come back to {}",
+    rule_difference="the rectifiers' rule holds to {}",
+    rule_share="share of the signal that it changes {}",
+    switches="unpooling is autograd's to {}",
     switch_share="share changed by another image's switches {}",
     silent="silent activations {}",
 )

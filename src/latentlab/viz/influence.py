@@ -18,11 +18,13 @@ from latentlab.viz.raster import matrix_picture
     half_difference="halves of the codes differ by {} at most",
     units_for_half="half of a latent in {} units",
     units_for_half_null="of a random direction in {}",
+    live_latents="counted over {} latents",
 )
 def _latent_units(
     result: LatentUnits, *, scale: int | None = None, rows: int = 10, columns: int = 14
 ) -> Drawing:
-    latents = np.argsort(-np.asarray(result.effect), kind="stable")[:rows]
+    shown = _shown(result)
+    latents = shown[np.argsort(-np.asarray(result.effect)[shown], kind="stable")][:rows]
     shares = np.asarray(result.matrix)[latents]
     units = np.sort(np.argsort(-np.abs(shares).max(axis=0), kind="stable")[:columns])
     null = np.asarray(result.null)[:, units].mean(axis=0)
@@ -50,29 +52,59 @@ def _latent_units(
     )
     body = images.beside([table, with_scale(sheet, limit, painted.shape[2])], 12)
     kind = "all routes pass here" if result.cut else "some routes go around"
-    left = f", {len(latents)} of {len(result.dims)} latents" if len(latents) < len(result.dims) else ""
-    return Drawing(body, f"Latents of {result.space} in the units of {result.address} ({kind}){left}")
+    first = f", the {len(latents)} strongest" if len(latents) < len(shown) else ""
+    title = f"Latents of {result.space} in the units of {result.address} ({kind}){first}{_left_out(result)}"
+    return Drawing(body, title)
 
 
-@drawn(InfluenceByStage, cuts="{} of the stages are passed by all routes")
+@drawn(
+    InfluenceByStage,
+    row_gap="rows add up to 1 within {}",
+    cuts="{} of the stages are passed by all routes",
+    half_difference="halves of the codes differ by {} at most",
+    live_latents="counted over {} latents",
+)
 def _by_stage(result: InfluenceByStage, *, cell: int = 48) -> Drawing:
     names = [f"{s}{'' if c else ' (around)'}" for s, c in zip(result.stages, result.cut, strict=True)]
+    shown = _shown(result)
+    dims = [result.dims[k] for k in shown]
     units = np.array([m.shape[1] for m in result.matrices.values()])
-    values = np.concatenate([result.effective, np.asarray(result.effective_null)[None]]) / units
+    values = (
+        np.concatenate([np.asarray(result.effective)[shown], np.asarray(result.effective_null)[None]]) / units
+    )
     effective = matrix_picture(
         values,
-        [*result.dims, "random"],
+        [*dims, "random"],
         names,
         title="Share of the units that carry a latent",
         signed=False,
         cell=cell,
     )
     top = matrix_picture(
-        np.stack([np.abs(m).max(axis=1) for m in result.matrices.values()], axis=1),
-        list(result.dims),
+        np.stack([np.abs(m)[shown].max(axis=1) for m in result.matrices.values()], axis=1),
+        dims,
         names,
         title="Share of the strongest unit",
         signed=False,
         cell=cell,
     )
-    return Drawing(images.beside([effective, top], 16), f"Latents of {result.space} through {result.network}")
+    title = f"Latents of {result.space} through {result.network}{_left_out(result)}"
+    return Drawing(images.beside([effective, top], 16), title)
+
+
+def _shown(result: LatentUnits | InfluenceByStage) -> np.ndarray:
+    """Positions of the live latents; of all where none is."""
+    live = np.asarray(result.live)
+    return np.flatnonzero(live if live.any() else ~live)
+
+
+def _left_out(result: LatentUnits | InfluenceByStage) -> str:
+    """The rest of a title, on the latents that are not drawn."""
+    live = np.asarray(result.live)
+    if not live.any():
+        return "; no latent changes the image"
+    dead = int((~live).sum())
+    if not dead:
+        return ""
+    what = "1 latent that changes" if dead == 1 else f"{dead} latents that change"
+    return f"; left out: {what} the image by less than 5 % of the strongest"

@@ -6,13 +6,14 @@ from typing import Any
 
 import streamlit as st
 
-from latentlab.app import calls, controls
+from latentlab.app import calls, controls, figures
 from latentlab.app.calls import Call
 from latentlab.app.figures import Number, figure
 from latentlab.app.inside.look import Look
 
 IMAGES = 128
 EFFECT_METERS = ("brightness", "x", "y", "spread")
+ALONE = "This stage has one unit, and an effect is held against those of others; choose a stage with more."
 
 
 def dissection(look: Look) -> Call:
@@ -37,11 +38,31 @@ def drawn_images(look: Look) -> dict[str, Any]:
     return {} if look.reads_codes or look.has_data else {"inputs": look.several(IMAGES)}
 
 
+def meter_menu(look: Look) -> str:
+    """The meter of the picture that is chosen."""
+    from latentlab.analysis.meters import CHANNELS, METERS
+
+    meters = [*METERS, *(CHANNELS if look.run.model.image_shape[0] == 3 else ())]
+    return controls.menu("On", meters, 0, "unit-meter", "What is measured in the picture.")
+
+
+def score() -> calls.Made:
+    """The meter of a discriminator: its score, as an argument."""
+
+    def make() -> Any:
+        from latentlab.analysis.meters import Meter
+
+        return Meter("score", "before any sigmoid", lambda output: output.flatten(1).mean(dim=1))
+
+    return calls.Made(
+        'analysis.meters.Meter("score", "before any sigmoid", lambda output: output.flatten(1).mean(dim=1))',
+        make,
+    )
+
+
 def draw(look: Look) -> None:
     """One of the views on concepts."""
-    views = {"Units and concepts": units, "Emergence with depth": emergence}
-    if look.network != "discriminator":
-        views["Causal effects"] = effects
+    views = {"Units and concepts": units, "Emergence with depth": emergence, "Causal effects": effects}
     if look.run.steps:
         views["Emergence in training"] = training
     views[controls.choice("Concepts", list(views), "concept-view")](look)
@@ -49,8 +70,9 @@ def draw(look: Look) -> None:
 
 def units(look: Look) -> None:
     """Each unit's best concept, with the maps against the masks."""
+    call = dissection(look)
     result = figure(
-        dissection(look),
+        call,
         f"The units of {look.stage} that match concepts best",
         {
             "Detectors": Number(("certificate", "detectors"), "{:.0f}"),
@@ -75,18 +97,30 @@ def units(look: Look) -> None:
     ]
     with st.expander("All units"):
         st.dataframe(rows, hide_index=True, height=320)
+        figures.table_code(
+            call,
+            result,
+            [
+                "for u in sorted(range(len(result.best)), key=lambda u: -result.best_iou[u]):",
+                "    name, level = result.concepts[result.best[u]], result.levels[result.best[u]]",
+                "    numbers = result.best_iou[u], result.best_chance[u], result.p_value[u]",
+                '    print(u, name, level, *numbers, sep="\\t")',
+            ],
+            "dissection-table",
+        )
 
 
 def emergence(look: Look) -> None:
     """How well each stage of the network knows concepts of each level."""
+    call = Call(
+        look.run,
+        "emergence",
+        (look.network, *specimens(look)),
+        {"n_images": IMAGES, "seed": look.seed, **drawn_images(look)},
+        progress=True,
+    )
     result = figure(
-        Call(
-            look.run,
-            "emergence",
-            (look.network, *specimens(look)),
-            {"n_images": IMAGES, "seed": look.seed, **drawn_images(look)},
-            progress=True,
-        ),
+        call,
         f"Concepts by stage of the {look.network}",
         {
             "Best with shuffled masks": Number(("certificate", "shuffled_score")),
@@ -105,6 +139,15 @@ def emergence(look: Look) -> None:
         for i, stage in enumerate(result.stages)
     ]
     st.dataframe(rows, hide_index=True)
+    figures.table_code(
+        call,
+        result,
+        [
+            "for i, stage in enumerate(result.stages):",
+            '    print(stage, *result.score[i], *result.probe[i], sep="\\t")',
+        ],
+        "emergence-table",
+    )
 
 
 def training(look: Look) -> None:
@@ -130,12 +173,15 @@ def training(look: Look) -> None:
 
 
 def effects(look: Look) -> None:
-    """What inserting and ablating each unit does to meters of the picture."""
-    meters = list(EFFECT_METERS)
-    if look.run.model.image_shape[0] == 3:
+    """What inserting and ablating each unit does to meters of the picture, or to the discriminator's score."""
+    if not look.shape or look.shape[0] < 2:
+        st.info(ALONE)
+        return
+    meters: list[Any] = [score()] if look.network == "discriminator" else list(EFFECT_METERS)
+    if look.network != "discriminator" and look.run.model.image_shape[0] == 3:
         meters += ["red", "green", "blue"]
     options: dict[str, Any] = {"network": look.network, "n": 8, "seed": look.seed}
-    if look.network == "encoder":
+    if not look.reads_codes:
         options["inputs"] = look.several(8)
     figure(
         Call(look.run, "effects_of_units", (look.stage, meters), options, progress=True),

@@ -33,7 +33,7 @@ def draw(look: Look) -> None:
         return
     if layers is not None and method != "boundary":
         options["layers"] = layers
-    call = Call(look.run, method, (), options, progress=method == "ganspace")
+    call = Call(look.run, method, (), options, progress=method != "sefa")
     certificate = {
         "sefa": {"First map affine to": "affine_gap", "Orthogonal to": "orthogonality"},
         "ganspace": {"Variance explained": "explained", "Of random directions": "random_share"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -10,6 +11,9 @@ from latentlab.app import controls, state
 from latentlab.app.calls import Call, Made
 from latentlab.app.figures import Number, figure
 from latentlab.app.inside.look import Look, code_network
+
+GAP = 5e-3
+"""Of conductance, in ranges of the two images: coarser than the function's default, so that the page need not wait."""
 
 
 def draw(look: Look) -> None:
@@ -97,21 +101,36 @@ def units(look: Look) -> None:
     """What each unit of the open stage adds to the picture, complete in every pixel."""
     if not _is_generators(look):
         return
-    figure(
+    result = figure(
         Call(
             look.run,
             "conductance",
             (look.stage, look.code()),
-            {"network": look.network, "seed": look.seed},
+            {"network": look.network, "seed": look.seed, "tolerance": GAP, "most_steps": 256},
             progress=True,
         ),
         f"What each unit of {look.stage} adds to the image",
         {
-            "Largest gap of a pixel": Number(("certificate", "completeness_gap"), "{:.1g}"),
+            "Largest gap of a pixel": Number(("certificate", "gap_share"), "{:.2%}"),
+            "Gap allowed": Number(("certificate", "gap_allowed"), "{:.2%}"),
             "Around the stage": Number(("certificate", "bypass"), "{:.1g}"),
         },
-        meaning="From the image of the prior's mean to the present one: the units' pictures add up to the change.",
+        meaning="From the image of the prior's mean to the present one: the units' pictures add up to the change, but "
+        "for a gap, as a share of the two images' range.",
         key="conductance",
+    )
+    if result is not None:
+        st.caption(gap_in_words(result.certificate))
+
+
+def gap_in_words(certificate: Mapping[str, Any]) -> str:
+    """Whether the largest gap of a conductance is within what was allowed."""
+    share, allowed = (f"{certificate[name]:.2%}" for name in ("gap_share", "gap_allowed"))
+    if certificate["complete"]:
+        return f"The gap, {share}, is within the {allowed} that this page allows; the function's own default is finer."
+    return (
+        f"The gap, {share}, is beyond the {allowed} that this page allows: {certificate['nodes']} nodes do not reach "
+        "it. Call conductance with a larger most_steps."
     )
 
 

@@ -115,8 +115,8 @@ def datapath(look: Look) -> None:
             "Best random set": Number(("certificate", "best_random_set"), "{:.3f}"),
             "Most active units": Number(("certificate", "activation_set"), "{:.3f}"),
         },
-        meaning="Removing any one unit that is kept goes beyond the limit; the last two numbers are the damage of "
-        "other sets of equal size.",
+        meaning="Removing any one unit that is kept, of any of the stages, leads to more damage than is allowed; the "
+        "last two numbers are the damage of other sets of as many units of the last stage.",
         key="datapath",
     )
     if result is None or baseline != "zero":

@@ -55,14 +55,15 @@ def draw(look: Look) -> None:
         call,
         f"Projections of the strongest units of {look.stage}",
         {
-            "Like another unit's map": Number(("certificate", "other_unit"), "{:.2f}"),
-            "Outside the receptive field": Number(("certificate", "outside_field"), "{:.1g}"),
-            "Against autograd": Number(("certificate", "gradient_difference"), "{:.1g}"),
+            "Like another unit's map": Number(("certificate", "other_unit"), "{:.2f}", sometimes=True),
+            "Outside the receptive field": Number(("certificate", "outside_field"), "{:.1g}", sometimes=True),
+            "Against autograd": Number(("certificate", "gradient_difference"), "{:.1g}", sometimes=True),
+            "Changed by the rule": Number(("certificate", "rule_share"), "{:.2f}", sometimes=True),
         },
         key="deconvnet",
         compose=side_by_side if one else None,
     )
-    if result is not None and one:
+    if result is not None:
         st.caption(result.caveat)
 
 

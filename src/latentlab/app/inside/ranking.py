@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from latentlab.app import controls, state
+from latentlab.app import controls, figures, state
 from latentlab.app.calls import Call
 from latentlab.app.inside.look import Look
 from latentlab.models.edits import Edit
@@ -38,7 +38,8 @@ def draw(look: Look) -> None:
     if found is None:
         return
     result = found.result
-    table(look, result)
+    table(look, call, result)
+    figures.proof(found)
     strongest = int(result.order[0])
     numbers = {
         f"Effect of unit {int(result.units[strongest])}": ("effect", strongest),
@@ -54,7 +55,7 @@ def draw(look: Look) -> None:
         )
 
 
-def table(look: Look, result: Any) -> None:
+def table(look: Look, call: Call, result: Any) -> None:
     """All units with their effect, and buttons that switch the strongest off."""
     left, right = st.columns([3, 2])
     top = [int(i) for i in result.order[:SHOWN_UNITS]]
@@ -76,9 +77,9 @@ def table(look: Look, result: Any) -> None:
             },
         )
     with right:
-        share = float(result.effect[top].sum() / max(float(result.effect.sum()), 1e-12))
+        share = 100 * float(result.effect[top].sum() / max(float(result.effect.sum()), 1e-12))
         st.caption(
-            f"The first {len(top)} units carry {100 * share:.0f} % of the stage's summed effect. Switch one off:"
+            f"The first {len(top)} units carry {share:.0f} % of the stage's summed effect. Switch one off:"
         )
         with st.container(horizontal=True, gap="xsmall"):
             for i in top:
@@ -90,6 +91,17 @@ def table(look: Look, result: Any) -> None:
                     args=(look, (unit,)),
                     help=f"Switch unit {unit} off (effect {float(result.effect[i]):.4f}).",
                 )
+        first = f"result.effect[result.order[:{len(top)}]].sum()"
+        figures.table_code(
+            call,
+            result,
+            [
+                f"print(100 * {first} / max(result.effect.sum(), 1e-12))  # % that the first carry: {share:.9g}",
+                "for i in result.order:",
+                '    print(result.units[i], result.effect[i], sep="\\t")',
+            ],
+            "ranking-table",
+        )
 
 
 def switch_off(look: Look, units: tuple[int, ...]) -> None:

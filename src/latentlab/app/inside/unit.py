@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,15 @@ from latentlab.app.figures import Number, figure
 from latentlab.app.inside import concepts, projections
 from latentlab.app.inside.look import Look
 from latentlab.models.edits import Edit
+
+SAMPLES = 10_000
+"""Draws of the prior that an input found by ascent is compared with."""
+
+FEW_SAMPLES = 2000
+"""The same where each must be drawn large and then read, so that nobody waits longer than ten seconds."""
+
+SMALL = 3 * 32 * 32
+"""Values of an image, up to which it counts as small."""
 
 SEARCHED = 512  # inputs looked through for those that excite a unit most
 
@@ -48,8 +58,9 @@ def views_of(look: Look) -> dict[str, Callable[[Look, int], Any]]:
         views |= {"Concept": concept, "Causal effect": effect, "Latents": latents, "Spread": spread}
     else:
         views |= {"Sees": projection, "Top patches": top_inputs, "Covering": occlusion, "Concept": concept}
+        views["Causal effect"] = effect
         if look.network == "encoder":
-            views |= {"Causal effect": effect, "Codes": codes}
+            views["Codes"] = codes
     views["Excite"] = excite
     return views
 
@@ -150,7 +161,7 @@ def projection(look: Look, unit: int) -> None:
         f"What unit {unit} answers to in the present image",
         {
             "Largest activation": Number(("activations", (0, 0))),
-            "Like another unit's map": Number(("certificate", "other_unit"), "{:.2f}"),
+            "Like another unit's map": Number(("certificate", "other_unit"), "{:.2f}", sometimes=True),
         },
         meaning="Deconvnet from the whole map of the unit, back to the pixels.",
         key="unit-projection",
@@ -197,18 +208,22 @@ def concept(look: Look, unit: int) -> None:
         {result.concepts[i]: float(result.chance[unit, i]) for i in order},
         "IoU with each concept; the pale bar is what other images' masks would give",
     )
+    figures.proof(found)
 
 
 def effect(look: Look, unit: int) -> None:
-    """What inserting and ablating the unit does to a meter of the picture."""
-    from latentlab.analysis.meters import CHANNELS, METERS
-
-    meters = [*METERS, *(CHANNELS if look.run.model.image_shape[0] == 3 else ())]
-    meter = controls.menu("On", meters, 0, "unit-meter", "What is measured in the picture.")
+    """What inserting and ablating the unit does to a meter of the picture, or to the discriminator's score."""
+    if look.shape[0] < 2:
+        st.info(concepts.ALONE)
+        return
+    if look.network == "discriminator":
+        meter, measured = "score", concepts.score()
+    else:
+        meter = measured = concepts.meter_menu(look)
     options: dict[str, Any] = {"network": look.network, "n": 32, "seed": look.seed, "batch_size": 64}
-    if look.network == "encoder":
+    if not look.reads_codes:
         options["inputs"] = look.several(32)
-    call = Call(look.run, "causal_effect", (look.stage, (unit,), meter), options, progress=True)
+    call = Call(look.run, "causal_effect", (look.stage, (unit,), measured), options, progress=True)
     figure(
         call,
         f"Causal effect of unit {unit} on {meter}",
@@ -225,7 +240,51 @@ def effect(look: Look, unit: int) -> None:
 
 
 def latents(look: Look, unit: int) -> None:
-    """The latents that the unit carries."""
+    """The latents that drive the unit, and what each hands on through it to the image."""
+    left, right = st.columns(2)
+    with left:
+        driven = _drivers(look, unit)
+    if driven:
+        with right:
+            _handed_on(look, unit)
+
+
+def _drivers(look: Look, unit: int) -> bool:
+    """Share of the unit's own variance by latent; says whether it is there."""
+    options: dict[str, Any] = {"stage": look.stage, "network": look.network, "n": 64, "n_draws": 100}
+    options |= {"seed": look.seed, "batch_size": 64}
+    call = Call(look.run, "sobol", (), options, progress=True)
+    found = controls.await_job(look.run, call.name, call.key, call.job())
+    if found is None:
+        return False
+    result = found.result
+    shares = result.unit_total[:, unit]
+    if not np.isfinite(shares).all():
+        st.info(f"Unit {unit} does not vary over the prior, so no latent drives it.")
+        return True
+    order = [int(i) for i in np.argsort(-shares, kind="stable")[:8]]
+    first = order[0]
+    figures.bars(
+        {result.variables[i]: float(shares[i]) for i in order},
+        {result.variables[i]: max(result.null_total, 0.0) for i in order},
+        f"What drives unit {unit}: share of its variance by latent, interactions included; the pale bar is that of a "
+        "latent that drives nothing",
+    )
+    figures.numbers_with_code(
+        call,
+        result,
+        {
+            f"Share of {result.variables[first]}": Number(("unit_total", (first, unit))),
+            "A latent that drives nothing": Number(("certificate", "undriven_share"), "{:.1g}"),
+            "Largest error, all units": Number(("certificate", "total_error"), "{:.3f}"),
+        },
+        "unit-drivers",
+    )
+    return True
+
+
+def _handed_on(look: Look, unit: int) -> None:
+    """How much of the image's change each latent hands on through the unit."""
     call = Call(
         look.run,
         "latent_unit_pixel",
@@ -237,20 +296,26 @@ def latents(look: Look, unit: int) -> None:
     if found is None:
         return
     result = found.result
-    shares = np.nan_to_num(np.abs(result.matrix[:, unit]))
-    order = [int(i) for i in np.argsort(-shares, kind="stable")[:8]]
+    live = np.flatnonzero(result.live)
+    if not len(live):
+        st.info("No latent's slider changes the image.")
+        return
+    order = [int(i) for i in live[np.argsort(-result.through[live, unit], kind="stable")][:8]]
     first = order[0]
     figures.bars(
-        {result.dims[i]: float(shares[i]) for i in order},
+        {result.dims[i]: float(result.through[i, unit]) for i in order},
         None,
-        f"Share of unit {unit} in what each latent's slider does to the image (absolute)",
+        f"What each latent's slider does to the image through unit {unit}: the unit's share, times the slider's "
+        "effect. Latents with less than 5 % of the largest effect are left out",
     )
     figures.numbers_with_code(
         call,
         result,
         {
+            f"Through it by {result.dims[first]}": Number(("through", (first, unit))),
             f"Share in {result.dims[first]}": Number(("matrix", (first, unit)), "{:+.3f}"),
             "Lost when held": Number(("held", (first, unit)), "{:.3f}"),
+            "Shares and losses correlate by": Number(("certificate", "held_correlation"), "{:.2f}"),
         },
         "unit-latents",
     )
@@ -308,13 +373,17 @@ def codes(look: Look, unit: int) -> None:
         },
         "unit-codes",
     )
+    figures.proof(found)
 
 
 def excite(look: Look, unit: int) -> None:
     """Inputs found by ascent that excite the unit more than any sample."""
     overs = ["latents"] if look.reads_codes else ["pixels", "prior"]
     over = controls.choice("Over", overs, "unit-over") if len(overs) > 1 else overs[0]
-    options: dict[str, Any] = {"over": over, "seed": look.seed, "n_reference": 2000, "batch_size": 64}
+    samples = (
+        FEW_SAMPLES if math.prod(look.run.model.image_shape) > SMALL and not look.reads_codes else SAMPLES
+    )
+    options: dict[str, Any] = {"over": over, "seed": look.seed, "n_reference": samples, "batch_size": 64}
     figure(
         Call(
             look.run,
@@ -326,7 +395,7 @@ def excite(look: Look, unit: int) -> None:
         f"Inputs that excite unit {unit} most",
         {
             "Reached": Number(("reached", (0, 0))),
-            "Best of 2,000 samples": Number(("sample_max", 0)),
+            f"Best of {samples:,} samples": Number(("sample_max", 0)),
             "Percentile": Number(("percentile", 0), "{:.1f}"),
         },
         meaning="Found by ascent from four starts, beside the sample that excites the unit most.",
