@@ -75,7 +75,7 @@ Call = Callable[[Any, str, str], Any]
 
 OF_STAGES: dict[str, Call] = {
     "activations": lambda m, k, s: analysis.activations(m, k, given(m, k)),
-    "rank_units": lambda m, k, s: analysis.rank_units(m, s, k, given(m, k), n=2, null_draws=1),
+    "rank_units": lambda m, k, s: analysis.rank_units(m, s, k, given(m, k), n=2, n_draws=1),
     "unit_draws": lambda m, k, s: analysis.unit_draws(m, s, (0, 1), given(m, k), k, n=2),
     "unit_isolates": lambda m, k, s: analysis.unit_isolates(m, s, (0, 1), given(m, k), k, n=2, baseline="mean"),
     "pixel_reads": lambda m, k, s: analysis.pixel_reads(m, (0, 0, 0.5, 0.5), given(m, k), s, k),
@@ -85,7 +85,7 @@ OF_STAGES: dict[str, Call] = {
     "deconvnet": lambda m, k, s: analysis.deconvnet(m, k, s, pictures(), (0, 1), count=1),
     "occlusion": lambda m, k, s: analysis.occlusion(m, k, pictures(1)[0], s, 0, size=8, stride=8),
     "dissect": lambda m, k, s: analysis.dissect(
-        m, s, k, inputs=given(m, k, 6), n_images=6, n_null=2, n_controls=1
+        m, s, k, inputs=given(m, k, 6), n_images=6, n_draws=2, n_controls=1
     ),
     "causal_effect": lambda m, k, s: analysis.causal_effect(
         m, s, (0, 1), analysis.light_map(), k, inputs=given(m, k), n=3, n_draws=20, n_boot=20
@@ -94,7 +94,7 @@ OF_STAGES: dict[str, Call] = {
         m, s, [analysis.light_map()], k, inputs=given(m, k), units=(0,), n=3, n_boot=20
     ),
     "datapath": lambda m, k, s: analysis.datapath(
-        m, given(m, k, 2), k, [s], n=2, random_sets=2, steps=4, tolerance=0.2
+        m, given(m, k, 2), k, [s], n=2, n_draws=2, steps=4, tolerance=0.2
     ),
     "conductance": lambda m, k, s: analysis.conductance(
         m, s, given(m, k, 1), network=k, units=(0, 1), steps=4, most_steps=8
@@ -105,10 +105,10 @@ OF_STAGES: dict[str, Call] = {
     "sobol": lambda m, k, s: analysis.sobol(m, network=k, n=8, n_draws=20),
     "sobol of a stage": lambda m, k, s: analysis.sobol(m, stage=s, network=k, n=8, n_draws=20),
     "influence_by_stage": lambda m, k, s: analysis.influence_by_stage(
-        m, [s], dims=two(m), network=k, n=2, directions=2, steps=3
+        m, [s], dims=two(m), network=k, n=2, n_draws=2, steps=3
     ),
     "latent_unit_pixel": lambda m, k, s: analysis.latent_unit_pixel(
-        m, s, dims=two(m), network=k, n=2, top=1, directions=2, steps=3
+        m, s, dims=two(m), network=k, n=2, top=1, n_draws=2, steps=3
     ),
     "jacobian": lambda m, k, s: analysis.jacobian(m, given(m, k, 1), network=k),
     "jacobian of a stage": lambda m, k, s: analysis.jacobian(m, given(m, k, 1), network=k, stage=s),
@@ -122,7 +122,7 @@ OF_STAGES: dict[str, Call] = {
     "edge_bundles": lambda m, k, s: analysis.edge_bundles(
         m, m.networks[k].names[0], m.networks[k].names[1], given(m, k), network=k, n=2
     ),
-    "emergence": lambda m, k, s: analysis.emergence(m, k, inputs=given(m, k, 6), stages=[s], n_images=6, n_null=2),
+    "emergence": lambda m, k, s: analysis.emergence(m, k, inputs=given(m, k, 6), stages=[s], n_images=6, n_draws=2),
     "maximise_activation": lambda m, k, s: analysis.maximise_activation(
         m, k, s, 0, steps=2, n_seeds=1, n_reference=4, reference=given(m, k, 4)
     ),
@@ -311,7 +311,7 @@ def test_pictures_of_nothing_are_refused_by_a_network_alone(bad):
 
 
 UNITS: dict[str, Callable] = {
-    "rank_units": lambda m, u: analysis.rank_units(m, "fc1", n=2, null_draws=0, units=u),
+    "rank_units": lambda m, u: analysis.rank_units(m, "fc1", n=2, n_draws=0, units=u),
     "unit_draws": lambda m, u: analysis.unit_draws(m, "fc1", u),
     "unit_isolates": lambda m, u: analysis.unit_isolates(m, "fc1", u),
     "top_inputs": lambda m, u: analysis.top_inputs(m, "fc1", "generator", units=u, n=4, count=1),

@@ -56,6 +56,22 @@ def test_each_unit_gets_what_it_draws(stage, left_as_found):
     assert result.cut and result.certificate["bypass"] == 0.0 and result.certificate["stage_gap"] < 1e-6
 
 
+def test_a_sum_that_starts_from_ones_fails_the_same_check():
+    """The fault of some class activation maps: the weighted sum of the units' maps begins with ones, not with zeros."""
+    model = gated.gated_model()
+    result = conductance(model, "maps", Z, Z0)
+    change = (model.decode(Z) - model.decode(Z0))[0].detach().numpy()
+
+    def complete(start: float) -> bool:
+        total = np.full_like(change, start)
+        for contribution in result.contributions:
+            total = total + contribution
+        return bool(np.allclose(total, change, atol=1e-5))
+
+    assert complete(0.0) and not complete(1.0)
+    assert not result.contributions[gated.LOUD].any()  # a unit that draws nothing has exactly nothing
+
+
 def test_ranking_by_activation_is_the_fake_that_fails():
     """The largest change of activation is the loud unit's, which adds nothing to any pixel."""
     model = gated.gated_model()

@@ -122,7 +122,7 @@ def test_the_size_is_within_one_of_the_best_of_all_subsets(seed, units, toleranc
     sizes, damage = every_subset(seed, units)
     model = relu_decoder(seed, units)
     z = model.sample_codes(12, 1)
-    found = datapath(model, z, stages="units", tolerance=tolerance, selection=selection, random_sets=2)
+    found = datapath(model, z, stages="units", tolerance=tolerance, selection=selection, n_draws=2)
     kept = found.kept["generator.units"]
     assert len(kept) <= sizes[damage <= tolerance].min() + 1
     truth = {unit: damage[sum(1 << u for u in kept if u != unit)] for unit in (*kept, None)}
@@ -148,7 +148,7 @@ def test_no_unit_of_any_of_several_stages_can_go(seed):
     """Fails sets that are minimal against a tightened limit of each stage: all masks together leave room."""
     model = relu_decoder(seed, 14)
     z = model.sample_codes(24, 0)
-    found = datapath(model, z, stages=["units", "mix"], tolerance=0.1, selection="differences", random_sets=2)
+    found = datapath(model, z, stages=["units", "mix"], tolerance=0.1, selection="differences", n_draws=2)
 
     def without(sets):
         return {

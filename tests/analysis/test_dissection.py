@@ -91,7 +91,7 @@ def test_maps_permuted_over_images_are_at_the_base_rate():
     """Fails a null of permuted pixels (far below) and one that leaves some images in place (far above)."""
     z, on = _codes()
     model = gated.gated_model()
-    found = dissect(model, "maps", inputs=z, concepts=_glyphs(on), n_null=60)
+    found = dissect(model, "maps", inputs=z, concepts=_glyphs(on), n_draws=60)
     # Maps and masks of 32 in 100 images meet in 10.24 by chance: 4 pixels each, 128 in each sum.
     base = 4 * 10.24 / (2 * 128 - 4 * 10.24)
     assert found.chance[4, 4] == pytest.approx(base)
@@ -197,7 +197,7 @@ def test_an_adapted_foreign_model_is_dissected_through_its_codes():
             p.copy_(0.1 * torch.randn(p.shape, generator=g))
     model = adapt_model(decoder, latents=3, image_shape=(3, 16, 16), encoder=encoder)
     for network, stage in (("generator", "2"), ("encoder", "1")):
-        found = dissect(model, stage, network, Boxes(), n_images=20, n_null=3, n_controls=0)
+        found = dissect(model, stage, network, Boxes(), n_images=20, n_draws=3, n_controls=0)
         assert "object" in found.concepts and found.images.shape[2:] == (3, 16, 16)
         assert ("reconstruction_error" in found.certificate) == (network == "generator")
     assert found.network == "encoder" and found.iou.shape[0] == 6
@@ -216,7 +216,7 @@ def test_a_foreign_module_alone_takes_images_and_masks():
 
 def test_the_seed_decides_and_results_survive_saving(tmp_path):
     model = gated.gated_model()
-    one, two, other = (dissect(model, "maps", n_images=12, n_null=3, seed=s) for s in (1, 1, 2))
+    one, two, other = (dissect(model, "maps", n_images=12, n_draws=3, seed=s) for s in (1, 1, 2))
     assert np.array_equal(one.iou, two.iou) and np.array_equal(one.controls, two.controls)
     assert not np.array_equal(one.controls, other.controls)
     back = load_result(one.save(tmp_path / "d"))

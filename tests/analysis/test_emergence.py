@@ -128,8 +128,8 @@ def test_levels_stages_and_data_are_chosen(left_as_found):
     assert "colour" in boxes.level_names and boxes.certificate["images"] == 10
     with pytest.raises(ValueError, match=r"No concept of level \['texture'\]"):
         emergence(net, inputs=images, concepts=concepts, levels=["texture"])
-    with pytest.raises(ValueError, match="n_null must be at least 2"):
-        emergence(net, inputs=images, concepts=concepts, n_null=1)
+    with pytest.raises(ValueError, match="n_draws must be at least 2"):
+        emergence(net, inputs=images, concepts=concepts, n_draws=1)
     with pytest.raises(ValueError, match="Expected at least 2 images"):
         emergence(net, inputs=images, concepts=concepts, n_images=1)
 
@@ -191,7 +191,7 @@ def test_the_checkpoints_of_a_run_are_scored_step_by_step(tmp_path):
         save_file(model.state_dict(), run.path / "checkpoints" / f"step-{step}.safetensors")
     pairs = ((s, run.at(s).model) for s in run.steps)
     found = emergence_over_training(
-        pairs, "encoder", Boxes(2), n_images=12, n_null=2, levels=["part", "whole"]
+        pairs, "encoder", Boxes(2), n_images=12, n_draws=2, levels=["part", "whole"]
     )
     assert found.steps.tolist() == [1, 10] and found.digests == tuple(run.at(s).digest for s in (1, 10))
 

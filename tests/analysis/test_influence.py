@@ -98,7 +98,7 @@ def test_painted_pictures_add_up_to_the_change(planted):
 def test_the_null_is_a_direction_like_any_other():
     """On F2 a random direction's shares are known: those of a latent's have no claim to be larger there."""
     model, _, _ = linear.linear_model(seed=5)
-    result = latent_unit_pixel(model, "hidden", n=2, directions=6)
+    result = latent_unit_pixel(model, "hidden", n=2, n_draws=6)
     assert result.null.shape == (6, 6) and np.allclose(result.null.sum(axis=1), 1.0, atol=1e-4)
     assert result.certificate["units_for_half_null"] > 0
     assert not np.allclose(result.null[0], result.null[1])

@@ -41,7 +41,7 @@ def test_what_stands_before_the_stage_is_not_run():
             return super().forward(input)
 
     network = StagedNetwork({"a": Counting(3, 4), "b": nn.Linear(4, 2)}, "net")
-    ranking = rank_units(network, "a", inputs=torch.ones(2, 3), null_draws=50, batch_size=1)
+    ranking = rank_units(network, "a", inputs=torch.ones(2, 3), n_draws=50, batch_size=1)
     # Once for the states, once for the base, once for each of three checks through the whole network.
     assert Counting.calls == 5 and ranking.certificate["loop_difference"] < 1e-6
 
@@ -63,7 +63,7 @@ def test_the_null_is_the_effect_of_random_directions():
     """Fails a null of constants: units that paint stand above it, the loud decoy does not."""
     model = gated.gated_model()
     z = model.latent_space.sample(16, 0)
-    ranking = rank_units(model, "gates", inputs=z, null_draws=12)
+    ranking = rank_units(model, "gates", inputs=z, n_draws=12)
     state = model.generator.activations(z, ["gates"])["gates"].detach()
     rng = np.random.default_rng(0)
     for draw in range(3):
@@ -74,7 +74,7 @@ def test_the_null_is_the_effect_of_random_directions():
         expected = (images - model.decode(z)).abs().mean().detach()
         assert ranking.null[draw] == pytest.approx(float(expected), rel=1e-4)
     assert ranking.effect[gated.LOUD] < ranking.null.min()
-    assert len(rank_units(model, "gates", inputs=z, null_draws=0).null) == 0
+    assert len(rank_units(model, "gates", inputs=z, n_draws=0).null) == 0
 
 
 def test_intervals_hold_the_mean_and_shrink_with_inputs(tmp_path):
@@ -91,7 +91,7 @@ def test_intervals_hold_the_mean_and_shrink_with_inputs(tmp_path):
     truth = rank_units(model, "gates", inputs=model.latent_space.sample(4000, 99)).effect[painting]
     held = [
         (r.low[painting] <= truth) & (truth <= r.high[painting])
-        for r in (rank_units(model, "gates", n=64, seed=s, null_draws=0) for s in range(30))
+        for r in (rank_units(model, "gates", n=64, seed=s, n_draws=0) for s in range(30))
     ]
     assert 0.86 < np.mean(held) < 0.995
     one = rank_units(model, "gates", n=1)

@@ -18,11 +18,11 @@ from latentlab.analysis import (
 @pytest.fixture(scope="module")
 def drawable():
     model, (images, concepts) = gated.gated_model(), pictures(24)
-    cut = dissect(model, "maps", n_images=16, n_null=3)
-    given = {"inputs": images, "concepts": concepts, "n_null": 2}
+    cut = dissect(model, "maps", n_images=16, n_draws=3)
+    given = {"inputs": images, "concepts": concepts, "n_draws": 2}
     found = [
         cut,
-        dissect(model, "gates", n_images=16, n_null=3, threshold="matched", rank="excess"),
+        dissect(model, "gates", n_images=16, n_draws=3, threshold="matched", rank="excess"),
         causal_effect(model, "maps", (0, 4), light_map(), n=4),
         effects_of_units(model, "maps", [light_map()], n=4),
         effects_of_units(model, "maps", ["brightness"], n=4, dissection=cut),

@@ -112,7 +112,7 @@ def datapath(
     baseline: Any = "zero",
     selection: str = "both",
     n: int = 16,
-    random_sets: int = 20,
+    n_draws: int = 20,
     share: float = 0.02,
     seed: int = 0,
     steps: int = 120,
@@ -138,7 +138,7 @@ def datapath(
             with derivatives; "gates", trained hard-concrete gates; "both", "differences" and "gates", the smaller set
             of which is kept.
         n: number of prior draws.
-        random_sets: number of random sets of equal size, at least 1.
+        n_draws: number of random sets of equal size, at least 1.
         share: the smallest share of a unit's inflow that makes an edge, 0 to 1.
         seed: decides draws, gates' noise and random sets.
         steps: steps of training the gates.
@@ -156,7 +156,7 @@ def datapath(
         Regularization (Louizos, Welling and Kingma, 2018) for the gates.
     """
     seed = check_seed(seed)
-    _check(tolerance, selection, n, random_sets, share, batch_size)
+    _check(tolerance, selection, n, n_draws, share, batch_size)
     subject = subject_of(model, network)
     h = subject.inputs(inputs, seed, n).clone()
     names = addresses_of(subject, stages, h)
@@ -191,7 +191,7 @@ def datapath(
                     found[i] = replace(found[i], together=None)
             found = [replace(p, kept=sets[s], breaks=breaks[s]) for s, p in zip(names, found, strict=True)]
         held = [
-            controls(judge, p, limit, seed, random_sets, grounds[s][0], ticks)
+            controls(judge, p, limit, seed, n_draws, grounds[s][0], ticks)
             for s, p, judge in zip(names, found, judges, strict=True)
         ]
         with inference(model):
@@ -251,23 +251,23 @@ def datapath(
             model,
             {
                 "network": subject.name, "stages": names, "inputs": h, "tolerance": tolerance, "baseline": baseline,
-                "selection": selection, "random_sets": random_sets, "share": share, "steps": steps,
+                "selection": selection, "n_draws": n_draws, "share": share, "steps": steps,
             },
             seed,
         ),
     )  # fmt: skip
 
 
-def _check(tolerance: float, selection: str, n: int, random_sets: int, share: float, batch_size: int) -> None:
+def _check(tolerance: float, selection: str, n: int, n_draws: int, share: float, batch_size: int) -> None:
     if not 0.0 < tolerance < 1.0:
         raise ValueError(
             f"tolerance is a relative damage above 0 (all units) and below 1 (none); got {tolerance}."
         )
     if selection not in SELECTIONS:
         raise ValueError(f"selection is one of {', '.join(SELECTIONS)}; got {selection!r}.")
-    if min(n, random_sets, batch_size) < 1:
+    if min(n, n_draws, batch_size) < 1:
         raise ValueError(
-            f"n, random_sets and batch_size must be at least 1; got {n}, {random_sets} and {batch_size}."
+            f"n, n_draws and batch_size must be at least 1; got {n}, {n_draws} and {batch_size}."
         )
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"share is a share of a unit's inflow, 0 to 1; got {share}.")

@@ -104,7 +104,7 @@ def dissect(
     min_iou: float = 0.04,
     rank: str = "iou",
     upsample: str = "bilinear",
-    n_null: int = 20,
+    n_draws: int = 20,
     n_controls: int = 32,
     edits: Sequence[Edit] = (),
     seed: int = 0,
@@ -132,7 +132,7 @@ def dissect(
         rank: a unit's best concept is that of the largest "iou", or of the largest "excess" of it over chance: what
             is at the same place in most images, such as a floor, has a large IoU by chance.
         upsample: "bilinear" or "nearest".
-        n_null: permutations of the images, at least 1.
+        n_draws: permutations of the images, at least 1.
         n_controls: random directions of the stage (as many as it has units at most).
         edits: edits of the network.
         seed: of the draws, the permutations and the directions.
@@ -147,7 +147,7 @@ def dissect(
         every concept here, since ours are labelled for all; thresholds are exact and not sketched; the permutations
         may choose their best concept, and for "iqr" their threshold, as the units may. "matched" is our own.
     """
-    _check_options(threshold, quantile, rank, upsample, n_null, n_controls)
+    _check_options(threshold, quantile, rank, upsample, n_draws, n_controls)
     subject = subject_of(model, network)
     edits = subject.check(edits)
     address = subject.address(stage)
@@ -158,7 +158,7 @@ def dissect(
         shares = taken.known().share
         n = len(masks)
         rng = np.random.default_rng(check_seed(seed))
-        orders = np.stack([np.arange(n), *(rng.permutation(n) for _ in range(n_null))])
+        orders = np.stack([np.arange(n), *(rng.permutation(n) for _ in range(n_draws))])
         passes = 2 if n_controls == 0 else 4
         done, total = [0], passes * -(-n // batch_size)
 
@@ -186,7 +186,7 @@ def dissect(
             subject, taken, stage, edits, shown, best, met.peaks, chosen, upsample
         )
     alive = met.varies
-    certificate: dict[str, Any] = {"images": n, "permutations": n_null}
+    certificate: dict[str, Any] = {"images": n, "permutations": n_draws}
     if threshold == "quantile":
         living = share[alive, 0] if alive.any() else share[:, 0]
         certificate |= {"share_wanted": quantile, "share_above": (float(living.min()), float(living.max()))}
@@ -208,7 +208,7 @@ def dissect(
         best=best,
         best_iou=best_iou,
         best_chance=np.quantile(best_permuted, 0.95, axis=0),
-        p_value=(1 + beaten) / (1 + n_null),
+        p_value=(1 + beaten) / (1 + n_draws),
         detectors=best_iou > min_iou,
         thresholds=chosen,
         controls=controls,
@@ -241,7 +241,7 @@ def dissect(
                 "min_iou": min_iou,
                 "rank": rank,
                 "upsample": upsample,
-                "n_null": n_null,
+                "n_draws": n_draws,
                 "n_controls": n_controls,
                 "edits": edits,
             },
@@ -251,7 +251,7 @@ def dissect(
 
 
 def _check_options(
-    threshold: str, quantile: float, rank: str, upsample: str, n_null: int, n_controls: int
+    threshold: str, quantile: float, rank: str, upsample: str, n_draws: int, n_controls: int
 ) -> None:
     if threshold not in THRESHOLDS:
         raise ValueError(f"A threshold is one of {', '.join(THRESHOLDS)}; got {threshold!r}.")
@@ -261,9 +261,9 @@ def _check_options(
         raise ValueError(f"Maps are stretched by {' or '.join(UPSAMPLING)}; got {upsample!r}.")
     if not 0.0 < quantile < 1.0:
         raise ValueError(f"quantile is a share of the positions between 0 and 1; got {quantile}.")
-    if n_null < 1 or n_controls < 0:
+    if n_draws < 1 or n_controls < 0:
         raise ValueError(
-            f"n_null must be at least 1 and n_controls at least 0; got {n_null} and {n_controls}."
+            f"n_draws must be at least 1 and n_controls at least 0; got {n_draws} and {n_controls}."
         )
 
 

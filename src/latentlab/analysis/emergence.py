@@ -80,7 +80,7 @@ def emergence(
     stages: Sequence[str] | None = None,
     n_images: int = 128,
     threshold: str = "matched",
-    n_null: int = 10,
+    n_draws: int = 10,
     edits: Sequence[Edit] = (),
     seed: int = 0,
     batch_size: int = 32,
@@ -100,7 +100,7 @@ def emergence(
         stages: names or addresses; None for all whose units can be told.
         n_images: how many images.
         threshold: as for ``dissect`` ("quantile" with 0.5 %); "matched" lets small and large concepts be matched alike.
-        n_null: permutations of the images, at least 2.
+        n_draws: permutations of the images, at least 2.
         edits: edits of the network.
         seed: of the draws, permutations and splits.
         batch_size: images at a time.
@@ -116,8 +116,8 @@ def emergence(
     """
     subject = subject_of(model, network)
     edits = subject.check(edits)
-    if n_null < 2:
-        raise ValueError(f"n_null must be at least 2; got {n_null}.")
+    if n_draws < 2:
+        raise ValueError(f"n_draws must be at least 2; got {n_draws}.")
     if threshold not in THRESHOLDS:
         raise ValueError(f"A threshold is one of {', '.join(THRESHOLDS)}; got {threshold!r}.")
     with inference(model):
@@ -125,7 +125,7 @@ def emergence(
     masks = taken.known().select(levels=levels)
     names = _stages(subject, taken.inputs[:1], stages, edits)
     rng, n = np.random.default_rng(check_seed(seed)), len(masks)
-    orders = np.stack([np.arange(n), *(rng.permutation(n) for _ in range(n_null))])
+    orders = np.stack([np.arange(n), *(rng.permutation(n) for _ in range(n_draws))])
     present, iou, chance, unit, auc, auc_chance, floor = masks.present, [], [], [], [], [], []
     for done, stage in enumerate(names):
         with inference(model):
@@ -156,7 +156,7 @@ def emergence(
             for k, column in zip(kinds, score.T, strict=True)
         ),
         "images": len(masks),
-        "permutations": n_null,
+        "permutations": n_draws,
         "reconstruction_error": taken.reconstruction_error,
     }
     return Emergence(
@@ -185,7 +185,7 @@ def emergence(
                 "stages": names,
                 "levels": kinds,
                 "threshold": threshold,
-                "n_null": n_null,
+                "n_draws": n_draws,
                 "edits": edits,
             },
             seed,

@@ -138,7 +138,7 @@ def latent_unit_pixel(
     n: int = 16,
     coverage: float = 0.8,
     top: int = 4,
-    directions: int = 4,
+    n_draws: int = 4,
     held: int = 2,
     steps: int = 8,
     edits: Sequence[Edit] = (),
@@ -158,7 +158,7 @@ def latent_unit_pixel(
         n: prior draws whose sliders are moved, at least 2.
         coverage: share of the prior between a slider's ends.
         top: units a latent whose pictures are painted.
-        directions: random directions of the null, at least 1.
+        n_draws: random directions of the null, at least 1.
         held: codes for which every unit is held, at least 1: the causal check costs a forward pass a unit.
         steps: nodes of Gauss-Legendre, two a panel, on each slider.
         edits: edits in force throughout.
@@ -179,7 +179,7 @@ def latent_unit_pixel(
             f"Expected top of at least 1 and held from 1 to n; got top={top}, held={held}, n={n}."
         )
     name = way.subject.network.stage_name(stage)
-    sliders = sliders_of(way, dims, n, coverage, directions, seed)
+    sliders = sliders_of(way, dims, n, coverage, n_draws, seed)
     with evaluating(model):
         width = way.state(sliders.low[:1, 0], name).shape[1]
         extra = len(sliders.names) * held * width
@@ -220,7 +220,7 @@ def latent_unit_pixel(
         provenance=provenance(
             model,
             {"network": way.subject.name, "stage": name, "dims": list(sliders.names), "n": n, "coverage": coverage,
-             "directions": directions, "held": held, "steps": steps, "edits": way.edits, **named(space)},
+             "n_draws": n_draws, "held": held, "steps": steps, "edits": way.edits, **named(space)},
             seed,
         ),
     )  # fmt: skip
@@ -235,7 +235,7 @@ def influence_by_stage(
     space: str | None = None,
     n: int = 8,
     coverage: float = 0.8,
-    directions: int = 4,
+    n_draws: int = 4,
     steps: int = 8,
     edits: Sequence[Edit] = (),
     seed: int = 0,
@@ -252,7 +252,7 @@ def influence_by_stage(
         space: name of the space of the sliders.
         n: prior draws, at least 2.
         coverage: share of the prior between a slider's ends.
-        directions: random directions of the null.
+        n_draws: random directions of the null.
         steps: nodes on each slider.
         edits: edits in force throughout.
         seed: decides codes and directions.
@@ -263,7 +263,7 @@ def influence_by_stage(
         ValueError: as ``latent_unit_pixel``.
     """
     way = way_of(model, network, space, edits)
-    sliders = sliders_of(way, dims, n, coverage, directions, seed)
+    sliders = sliders_of(way, dims, n, coverage, n_draws, seed)
     network_ = way.subject.network
     with evaluating(model):
         with torch.no_grad():
@@ -306,7 +306,7 @@ def influence_by_stage(
         provenance=provenance(
             model,
             {"network": way.subject.name, "stages": chosen, "dims": list(sliders.names), "n": n, "coverage": coverage,
-             "directions": directions, "steps": steps, "edits": way.edits, **named(space)},
+             "n_draws": n_draws, "steps": steps, "edits": way.edits, **named(space)},
             seed,
         ),
     )  # fmt: skip

@@ -73,7 +73,7 @@ def rank_units(
     seed: int = 0,
     units: Sequence[int] | int | None = None,
     edits: Sequence[Edit] = (),
-    null_draws: int = 8,
+    n_draws: int = 8,
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int, int], object] | None = None,
 ) -> UnitRanking:
@@ -92,7 +92,7 @@ def rank_units(
         seed: decides the draws, the random directions and the resampling.
         units: which units, one or several, each once; None for all.
         edits: edits that are in force throughout, before and after.
-        null_draws: number of random directions; 0 for none.
+        n_draws: number of random directions; 0 for none.
         batch_size: rows run at a time.
         progress: called with (pairs done, pairs in all); it may raise to cancel.
 
@@ -101,9 +101,9 @@ def rank_units(
     """
     subject = subject_of(model, network)
     edits = subject.check(edits)
-    if batch_size < 1 or n < 1 or null_draws < 0:
+    if batch_size < 1 or n < 1 or n_draws < 0:
         raise ValueError(
-            f"batch_size and n must be at least 1 and null_draws at least 0; got {batch_size}, {n}, {null_draws}."
+            f"batch_size and n must be at least 1 and n_draws at least 0; got {batch_size}, {n}, {n_draws}."
         )
     rng = np.random.default_rng(check_seed(seed))
     h = subject.inputs(inputs, seed, n)
@@ -135,7 +135,7 @@ def rank_units(
                 np.add.at(code_change, rows, to_numpy(moved))
             if progress is not None:
                 progress(start + len(rows), len(pairs))
-        null = _random_directions(part, h, name, state, behind, base, null_draws, batch_size, rng)
+        null = _random_directions(part, h, name, state, behind, base, n_draws, batch_size, rng)
         effect = per_input.mean(axis=1)
         order = np.argsort(-effect, kind="stable")
         gap = 0.0
@@ -149,7 +149,7 @@ def rank_units(
         "silent_share": float(1.0 - alive.mean()),
         "half_of_units": int(np.searchsorted(total, total[-1] / 2) + 1) if total[-1] > 0 else 0,
     }
-    if null_draws:
+    if n_draws:
         certificate["above_null"] = float((effect > null.max()).mean())
     return UnitRanking(
         effect=effect,
@@ -172,7 +172,7 @@ def rank_units(
                 "inputs": h,
                 "units": units,
                 "edits": edits,
-                "null_draws": null_draws,
+                "n_draws": n_draws,
             },
             seed,
         ),

@@ -82,7 +82,7 @@ def chosen_units(
 
 
 def controls(
-    damage: Damage, chosen: Chosen, limit: float, seed: int, random_sets: int, state: Tensor, ticks: Ticks
+    damage: Damage, chosen: Chosen, limit: float, seed: int, n_draws: int, state: Tensor, ticks: Ticks
 ) -> Controls:
     """The distance of the units chosen, its prediction, and other sets of the same size."""
     active, kept, order = damage.active, chosen.kept, chosen.order
@@ -94,7 +94,7 @@ def controls(
     loudest = active[np.argsort(-strength[active], kind="stable")]
     steepest = active[np.argsort(-damage.gradient_strength()[active], kind="stable")]
     chance = np.random.default_rng(seed)
-    random = damage.of_sets([chance.choice(active, len(kept), replace=False) for _ in range(random_sets)])
+    random = damage.of_sets([chance.choice(active, len(kept), replace=False) for _ in range(n_draws)])
     sizes = np.unique(np.linspace(0, len(active), min(_CURVE, len(active) + 1)).round().astype(int))
     distance = float(damage.of_sets([kept])[0])
     return Controls(
