@@ -114,10 +114,10 @@ OF_STAGES: dict[str, Call] = {
     "jacobian of a stage": lambda m, k, s: analysis.jacobian(m, given(m, k, 1), network=k, stage=s),
     "tcav": lambda m, k, s: analysis.tcav(
         m, s, concepts(m, k), None if k in reading(m) else "brightness", network=k, inputs=given(m, k),
-        random_examples=given(m, k, 24), n=3, n_random=30, n_partners=2,
+        random_examples=given(m, k, 24), n=3, n_draws=30, n_partners=2,
     ),
     "unit_facets": lambda m, k, s: analysis.unit_facets(
-        m, s, given(m, k, 12), {"kind": np.arange(12) % 3} if k in reading(m) else None, network=k, n=32, draws=2
+        m, s, given(m, k, 12), {"kind": np.arange(12) % 3} if k in reading(m) else None, network=k, n=32, n_draws=2
     ),
     "edge_bundles": lambda m, k, s: analysis.edge_bundles(
         m, m.networks[k].names[0], m.networks[k].names[1], given(m, k), network=k, n=2
@@ -138,7 +138,7 @@ OF_MODELS: dict[str, Callable[[Any], Any]] = {
     "ganspace of codes": lambda m: analysis.ganspace(m, n=2, draws=32),
     "boundary": lambda m: analysis.boundary(m, n=100, share=0.2),
     "direction_effects": lambda m: analysis.direction_effects(
-        m, analysis.boundary(m, n=100, share=0.2), ["brightness"], n=2, n_random=2
+        m, analysis.boundary(m, n=100, share=0.2), ["brightness"], n=2, n_draws=2
     ),
     "predictive_maps": lambda m: analysis.predictive_maps(m, z=codes(m, 1)[0], n_draws=32, keep=2),
     "predictive_maps of an image": lambda m: analysis.predictive_maps(

@@ -64,9 +64,12 @@ def test_sefa_reads_transposed_convolutions_with_their_normalisation_folded_in()
         up, norm = nn.ConvTranspose2d(4, 3, 2, bias=False), nn.BatchNorm2d(3)
         norm.running_var.copy_(torch.tensor([0.01, 1.0, 4.0]))
         nn.init.uniform_(norm.weight, 0.5, 3.0)
-    decoder = nn.Sequential(
-        nn.Unflatten(1, (4, 1, 1)), up, norm, nn.ReLU(inplace=True), nn.ConvTranspose2d(3, 1, 2, 2)
-    )
+        last = nn.ConvTranspose2d(3, 1, 2, 2)
+        nn.init.uniform_(last.weight, -0.1, 0.1)
+        nn.init.constant_(
+            last.bias, 0.5
+        )  # in the middle of the range, so that images vary whatever the weights
+    decoder = nn.Sequential(nn.Unflatten(1, (4, 1, 1)), up, norm, nn.ReLU(inplace=True), last)
     model = adapt_model(decoder, latents=4, image_shape=(1, 4, 4))
     scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().double()
     folded = up.weight.detach().double() * scale[None, :, None, None]
@@ -74,7 +77,7 @@ def test_sefa_reads_transposed_convolutions_with_their_normalisation_folded_in()
     result = sefa(model, 3)
     assert aligned(result.vectors, truth[2][:3]) and result.scores == pytest.approx(truth[1][:3], rel=1e-5)
     assert aligned(ganspace(model, "1", n=2, draws=60).vectors, ganspace(model, "1", n=2, draws=60).vectors)
-    assert direction_effects(model, result, n=4, n_random=2).certificate["zero_step_change"] < 1e-6
+    assert direction_effects(model, result, n=4, n_draws=2).certificate["zero_step_change"] < 1e-6
     bare = np.linalg.svd(up.weight.detach().reshape(4, -1).T.numpy(), full_matrices=False)[2]
     assert not aligned(bare[:3], truth[2][:3])
     rows = folded.reshape(4, -1).T.numpy()
@@ -263,7 +266,7 @@ def test_random_directions_are_rarely_beyond_random_ones():
     model, _, _ = linear.linear_model(latents=6, hidden=8, seed=4)
     rng = np.random.default_rng(0)
     chance = [Direction(f"r{i}", tuple(rng.standard_normal(6)), space="z") for i in range(30)]
-    found = direction_effects(model, chance, ["brightness", "contrast", "x"], n=16, n_random=60, seed=2)
+    found = direction_effects(model, chance, ["brightness", "contrast", "x"], n=16, n_draws=60, seed=2)
     assert found.significant.mean() < 0.12
 
 
@@ -271,7 +274,7 @@ def test_effects_count_their_work_and_say_what_is_wrong(style_gan):
     model, _, _ = linear.linear_model()
     seen = []
     found = direction_effects(
-        model, sefa(model, 2), n=4, n_random=3, steps=[-1, 1], progress=lambda *d: seen.append(d)
+        model, sefa(model, 2), n=4, n_draws=3, steps=[-1, 1], progress=lambda *d: seen.append(d)
     )
     assert seen[-1] == (seen[-1][1], seen[-1][1]) and found.images.shape == (2, 2, 1, 5, 5)
     both = [
@@ -279,7 +282,7 @@ def test_effects_count_their_work_and_say_what_is_wrong(style_gan):
         *ganspace(style_gan, "conv1", n=1, draws=50, move="stage").directions,
     ]
     both = [d.named(f"{i}") for i, d in enumerate(both)]
-    assert direction_effects(style_gan, both, "brightness", n=4, n_random=3).effect.shape == (2, 1)
+    assert direction_effects(style_gan, both, "brightness", n=4, n_draws=3).effect.shape == (2, 1)
     with pytest.raises(ValueError, match="at least 2 codes"):
         direction_effects(model, sefa(model, 1), codes=np.zeros(4))
     with pytest.raises(ValueError, match="Meter 'flat' is the same in all images"):

@@ -153,7 +153,7 @@ def test_a_seed_decides_the_null_and_nothing_is_left_behind(tmp_path) -> None:
     [
         ({"measure": "cosine"}, "measure must be one of mutual_information, correlation; got 'cosine'."),
         ({"images": images(10)}, "Matching latents takes at least 50 images; got 10."),
-        ({"shuffles": 0}, "shuffles must be at least 1; got 0."),
+        ({"n_draws": 0}, "n_draws must be at least 1; got 0."),
         ({"model_b": "blind"}, "has no encoder"),
         ({"model_b": "other"}, r"these read \(1, 4, 4\) and \(1, 2, 2\)"),
     ],

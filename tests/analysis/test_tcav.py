@@ -58,7 +58,7 @@ def test_random_concepts_are_significant_about_one_time_in_twenty(planted):
     for seed in range(repeats):
         result = tcav(
             model, "hidden", {"chance": draws(14, 500 + seed)}, shown,
-            n=16, n_random=30, n_partners=4, random_examples=draws(120, 900 + seed), seed=seed,
+            n=16, n_draws=30, n_partners=4, random_examples=draws(120, 900 + seed), seed=seed,
         )  # fmt: skip
         ours += bool(result.p_value[0] < 0.05)
         customary += bool(result.partner_p_value[0] < 0.05)
@@ -142,7 +142,7 @@ def test_tcav_says_what_is_wrong(planted, gated_model):
         (lambda: tcav(model, "hidden", {"a": draws(3, 0)}, shown), "at least 6 examples; 'a' has 3"),
         (lambda: tcav(model, "hidden", some), "Say what the image is judged by: target="),
         (lambda: tcav(model, "hidden", some, shown, random_examples=draws(30, 1)), r"\(60\); got 30"),
-        (lambda: tcav(model, "hidden", some, shown, n_random=5), "at least 30 random concepts"),
+        (lambda: tcav(model, "hidden", some, shown, n_draws=5), "at least 30 random concepts"),
         (lambda: tcav(model, "hidden", some, shown, features="deep"), "features must be 'flat' or 'pooled'"),
         (lambda: tcav(model, "hidden", some, lambda x: x), r"one number an input \(64,\)"),
         (lambda: tcav(model, "nowhere", some, shown), "No stage 'nowhere'"),

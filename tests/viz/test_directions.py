@@ -30,7 +30,7 @@ def found(painter):
         ganspace(painter, "maps", n=2, draws=40),
         boundary(painter, None, "red", n=200, share=0.1),
         direction_effects(
-            painter, [tone, tone.named("again, with a name that is far too long to fit")], n=6, n_random=3
+            painter, [tone, tone.named("again, with a name that is far too long to fit")], n=6, n_draws=3
         ),
         analogy(painter, z[:3], z[3:6], z[6]),
         tcav(painter, "maps", {"red": z[:12], "other": z[12:24]}, "red", n_partners=2, random_examples=z),

@@ -28,7 +28,6 @@ from latentlab.analysis.meters import Meter, meter_of
 from latentlab.analysis.results import provenance
 from latentlab.models.contract import space_of
 
-_SHUFFLES = 20
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _LEAST = 10
 
@@ -45,6 +44,7 @@ def boundary(
     name: str | None = None,
     n: int = 4000,
     seed: int = 0,
+    n_draws: int = 20,
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int, int], object] | None = None,
 ) -> Directions:
@@ -62,13 +62,14 @@ def boundary(
         name: what to call the direction; the meter's name by default.
         n: number of draws.
         seed: of draws, split and shuffles.
+        n_draws: shuffles of the labels that the null is made of, at least 1.
         batch_size: codes decoded at a time.
         progress: called with (steps done, all) after each batch that is scored and each fit to shuffled labels; it may
             raise to cancel.
 
     Returns:
         One direction, its score the accuracy on held-out examples. The certificate holds ``accuracy``, the same;
-        ``shuffled_accuracy``, mean and largest of 20 fits to shuffled labels, each scored on held-out examples with
+        ``shuffled_accuracy``, mean and largest of the fits to shuffled labels, each scored on held-out examples with
         their true labels shuffled likewise; ``examples``, how many were fitted; ``conditioned_cosine``, the largest
         cosine to a direction of ``condition_on`` (0); and ``rank_correlation`` of all codes' places along the direction
         with their scores.
@@ -85,6 +86,8 @@ def boundary(
     seed = check_seed(seed)
     place = space_of(model, space or home_space(model))
     where = ordered(place)
+    if n_draws < 1:
+        raise ValueError(f"n_draws must be at least 1; got {n_draws}.")
     if not 0.0 < share <= 0.5 or not 0.0 < held_out < 1.0:
         raise ValueError(f"share lies in (0, 0.5] and held_out between 0 and 1; got {share} and {held_out}.")
     given = codes is not None
@@ -96,7 +99,7 @@ def boundary(
     z = to_numpy(tensor).astype(np.float64)[:, where]
     measures = isinstance(target, (str, Meter)) or callable(target)
     batches = -(-len(tensor) // max(batch_size, 1)) if measures else 0
-    steps = _Steps(progress, batches + _SHUFFLES)
+    steps = _Steps(progress, batches + n_draws)
     scores, title = _scores(model, tensor, target, place.name, batch_size, steps)
     ends, labels = _ends(scores, share)
     rng = np.random.default_rng(seed)
@@ -113,7 +116,7 @@ def boundary(
         normal = rest.array
     accuracy = _accuracy(x @ normal, labels, test)
     shuffled = []
-    for _ in range(_SHUFFLES):
+    for _ in range(n_draws):
         wrong = rng.permutation(labels)
         shuffled.append(_accuracy(x @ _normal(x[~test], wrong[~test], penalty, seed), wrong, test))
         steps.done()
@@ -140,7 +143,7 @@ def boundary(
         provenance=provenance(
             model,
             {"codes": codes, "target": title if isinstance(target, (str, Meter)) else target, "space": place.name,
-             "share": share, "held_out": held_out, "condition_on": list(condition_on), "n": len(z)},
+             "share": share, "held_out": held_out, "condition_on": list(condition_on), "n": len(z), "n_draws": n_draws},
             seed,
         ),
     )  # fmt: skip

@@ -81,7 +81,7 @@ def direction_effects(
     codes: Any = None,
     space: str | None = None,
     n: int = 64,
-    n_random: int = 20,
+    n_draws: int = 20,
     steps: Sequence[float] = STEPS,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
@@ -97,7 +97,7 @@ def direction_effects(
         space: name of the codes' space, the model's first one where it is not given; they are carried on to a
             direction's space where a map leads there.
         n: number of draws, at least 2.
-        n_random: random directions for the null.
+        n_draws: random directions for the null.
         steps: of the images that are kept, of the first code.
         seed: of the draws and random directions.
         batch_size: codes decoded at a time.
@@ -111,9 +111,9 @@ def direction_effects(
     given = listed(directions, model)
     place = space_of(model, space)
     start = draw_codes(model, n, seed, place.name) if codes is None else as_codes(model, codes, space=space)
-    if len(start) < 2 or n_random < 2:
+    if len(start) < 2 or n_draws < 2:
         raise ValueError(
-            f"Expected at least 2 codes and 2 random directions; got {len(start)} and {n_random}."
+            f"Expected at least 2 codes and 2 random directions; got {len(start)} and {n_draws}."
         )
     base = decode_latents(model, start, space=place.name if space else None, batch_size=batch_size)
     chosen, spread = _meters(meters, base)
@@ -132,7 +132,7 @@ def direction_effects(
     # Directions of one place whose steps are alike share their random ones, which take the longest of the steps.
     nulls: dict[tuple, tuple[np.ndarray, float]] = {}
     kinds = {_kind(d): d for d in sorted(given, key=lambda d: d.step)}
-    total, done = len(given) + n_random * len(kinds), 0
+    total, done = len(given) + n_draws * len(kinds), 0
     rows = []
     for direction in given:
         rows.append(change(direction))
@@ -142,7 +142,7 @@ def direction_effects(
     for kind, direction in kinds.items():
         where = None if direction.space is None else ordered(space_of(model, direction.space))
         found = []
-        for chance in random_directions(direction, n_random, seed, where):
+        for chance in random_directions(direction, n_draws, seed, where):
             found.append(change(chance))
             done += 1
             if progress is not None:
@@ -182,7 +182,7 @@ def direction_effects(
         provenance=provenance(
             model,
             {"directions": given, "meters": [m.name for m in chosen], "codes": start, "space": place.name,
-             "n_random": n_random, "steps": values},
+             "n_draws": n_draws, "steps": values},
             seed,
         ),
     )  # fmt: skip

@@ -35,7 +35,7 @@ class UnitFacets(Result):
         silhouettes: mean silhouette for each number of clusters tried, (tries,).
         tries: those numbers of clusters, (tries,).
         null_silhouettes: the best silhouette of each draw, in which every unit sees its own shuffled labels,
-            (draws,).
+            (n_draws,).
         explained: (units, factors), share of a unit's variance that the factor's facets explain.
         null_explained: 95 % quantile of the same with shuffled labels, (factors,).
         mean: mean response of each unit over all inputs, (units,).
@@ -90,7 +90,7 @@ def unit_facets(
     n: int = 512,
     most_clusters: int = 12,
     clusters: int | None = None,
-    draws: int = 20,
+    n_draws: int = 20,
     edits: Sequence[Edit] = (),
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
@@ -111,7 +111,7 @@ def unit_facets(
         n: number of prior draws.
         most_clusters: largest number of clusters tried, at least 2.
         clusters: a number of clusters in place of the one that the silhouette chooses.
-        draws: shuffles of the null, at least 1.
+        n_draws: shuffles of the null, at least 1.
         edits: edits in force throughout.
         seed: decides codes, shuffles and random orders.
         batch_size: inputs run at a time.
@@ -125,10 +125,10 @@ def unit_facets(
 
     subject = subject_of(model, network)
     edits = subject.check(edits)
-    if bins < 2 or n < 2 or most_clusters < 2 or draws < 1 or batch_size < 1:
+    if bins < 2 or n < 2 or most_clusters < 2 or n_draws < 1 or batch_size < 1:
         raise ValueError(
-            "Expected bins, n and most_clusters of at least 2, draws and batch_size of at least 1; got "
-            f"{bins}, {n}, {most_clusters}, {draws} and {batch_size}."
+            "Expected bins, n and most_clusters of at least 2, n_draws and batch_size of at least 1; got "
+            f"{bins}, {n}, {most_clusters}, {n_draws} and {batch_size}."
         )
     own = _own_codes(subject, inputs, seed, n) if factors is None else None
     h = subject.inputs(inputs, check_seed(seed), n)
@@ -157,7 +157,7 @@ def unit_facets(
     explained = _explained(profiles, counts, factor_of)
     chance = np.random.default_rng(seed)
     null_explained, null_silhouettes = [], []
-    for _ in range(draws):
+    for _ in range(n_draws):
         shuffled = np.stack([chance.permutation(column) for column in scaled.T], axis=1)
         theirs = (shuffled.T @ member) / counts
         null_explained.append(_explained(theirs, counts, factor_of)[live])
@@ -199,7 +199,7 @@ def unit_facets(
         provenance=provenance(
             model,
             {"network": subject.name, "stage": name, "inputs": h, "factors": columns, "bins": bins,
-             "most_clusters": most_clusters, "clusters": clusters, "draws": draws, "edits": edits},
+             "most_clusters": most_clusters, "clusters": clusters, "n_draws": n_draws, "edits": edits},
             seed,
         ),
     )  # fmt: skip

@@ -21,7 +21,7 @@ def group_direction(
     *,
     space: str | None = None,
     name: str = "a to b",
-    shuffles: int = 200,
+    n_draws: int = 200,
     seed: int = 0,
 ) -> Directions:
     """The way from the mean of one group of codes to that of another.
@@ -32,12 +32,12 @@ def group_direction(
         codes_b: codes (m, dim) to go to.
         space: name of the codes' space, the model's first one where it is not given.
         name: what to call the direction.
-        shuffles: how often the groups are mixed for the null.
+        n_draws: how often the groups are mixed for the null.
         seed: of the shuffles.
 
     Returns:
         One direction, its score the distance between the means. The certificate holds ``distance``, the same;
-        ``shuffled_distance``, mean and largest of groups mixed at random; ``p_value``, the share of shuffles, the
+        ``shuffled_distance``, mean and largest of groups mixed at random; ``p_value``, the share of n_draws, the
         true grouping counted in, with a distance at least as large; and ``steps_apart``, the distance in steps.
 
     Raises:
@@ -56,7 +56,7 @@ def group_direction(
         raise ValueError("The two groups have the same mean, so no direction leads from one to the other.")
     rng, both = np.random.default_rng(check_seed(seed)), np.concatenate([a, b])
     mixed = []
-    for _ in range(shuffles):
+    for _ in range(n_draws):
         order = rng.permutation(len(both))
         mixed.append(np.linalg.norm(both[order[len(a) :]].mean(axis=0) - both[order[: len(a)]].mean(axis=0)))
     table = np.zeros((1, place.dim))
@@ -76,11 +76,11 @@ def group_direction(
         certificate={
             "distance": distance,
             "shuffled_distance": (float(np.mean(mixed)), float(np.max(mixed))) if mixed else (),
-            "p_value": float((1 + sum(m >= distance for m in mixed)) / (1 + shuffles)),
+            "p_value": float((1 + sum(m >= distance for m in mixed)) / (1 + n_draws)),
             "steps_apart": distance / float(steps[0]),
         },
         provenance=provenance(
-            model, {"codes_a": codes_a, "codes_b": codes_b, "space": place.name, "shuffles": shuffles}, seed
+            model, {"codes_a": codes_a, "codes_b": codes_b, "space": place.name, "n_draws": n_draws}, seed
         ),
     )
 

@@ -42,7 +42,7 @@ class LatentMatching(Result):
             partner, and for values that have no order.
         matched: (latents of a,), strength of each pair, NaN without a partner.
         sure: (latents of a,), whether the pair agrees more than 95 % of the best pairs of shuffled images.
-        null: (shuffles,), the strongest pair when the images of b are shuffled.
+        null: (n_draws,), the strongest pair when the images of b are shuffled.
         names_a: names of the latents of a.
         names_b: names of the latents of b.
         coordinates_a: (latents of a,), where each begins in the code.
@@ -111,7 +111,7 @@ def match_latents(
     images: Any,
     *,
     measure: str = "mutual_information",
-    shuffles: int = 20,
+    n_draws: int = 20,
     bins: int = 16,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
@@ -129,7 +129,7 @@ def match_latents(
         images: (n, channels, height, width) in [0, 1], at least 50; a thousand make a match sure.
         measure: "mutual_information" (nats, over ``bins`` bins of equal counts; categories as they are) or
             "correlation" (absolute rank correlation; categories take no part).
-        shuffles: how often the images of b are shuffled for the null.
+        n_draws: how often the images of b are shuffled for the null.
         bins: of mutual information.
         seed: of the shuffles.
         batch_size: images encoded at a time.
@@ -146,8 +146,8 @@ def match_latents(
     """
     if measure not in MEASURES:
         raise ValueError(f"measure must be one of {', '.join(MEASURES)}; got {measure!r}.")
-    if shuffles < 1:
-        raise ValueError(f"shuffles must be at least 1; got {shuffles}.")
+    if n_draws < 1:
+        raise ValueError(f"n_draws must be at least 1; got {n_draws}.")
     for model in (model_a, model_b):
         needs_encoder(model)
     if tuple(model_a.image_shape) != tuple(model_b.image_shape):
@@ -156,7 +156,7 @@ def match_latents(
             f"{tuple(model_b.image_shape)}."
         )
     x = as_images(model_a, images, name="images")
-    n, total = len(x), 2 * len(x) + shuffles
+    n, total = len(x), 2 * len(x) + n_draws
     if n < LEAST_IMAGES:
         raise ValueError(f"Matching latents takes at least {LEAST_IMAGES} images; got {n}.")
 
@@ -175,8 +175,8 @@ def match_latents(
     paired = permutation >= 0
     matched = np.full(len(a.names), np.nan)
     matched[paired] = strength[np.flatnonzero(paired), permutation[paired]]
-    rng, null = np.random.default_rng(check_seed(seed)), np.zeros(shuffles)
-    for k in range(shuffles):
+    rng, null = np.random.default_rng(check_seed(seed)), np.zeros(n_draws)
+    for k in range(n_draws):
         null[k] = np.where(usable, compare(rng.permutation(rows)), 0.0).max(initial=0.0)
         told(2 * n + k + 1)
     high = float(np.quantile(null, _CHANCE))
@@ -218,7 +218,7 @@ def match_latents(
                 "model_b": weights_digest(model_b),
                 "images": to_numpy(x),
                 "measure": measure,
-                "shuffles": shuffles,
+                "n_draws": n_draws,
                 "bins": bins,
             },
             seed,

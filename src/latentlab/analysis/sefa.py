@@ -148,6 +148,7 @@ def sefa(
     space: str | None = None,
     normalise: bool = False,
     seed: int = 0,
+    n_draws: int = 64,
 ) -> Directions:
     """Directions in closed form: the right singular vectors of the first affine map from the code.
 
@@ -158,7 +159,8 @@ def sefa(
         space: name of the space; None is W where there is one, else the model's own.
         normalise: give each row of A unit length first, as the authors' code does. By default rows keep their length,
             so that a score is what the map itself does to a step.
-        seed: of the draws that measure the length of a step.
+        seed: of the draws that measure the length of a step, and of the random directions.
+        n_draws: random directions beside them, at least 1.
 
     Returns:
         Directions whose scores are singular values, descending: how far a code's image under A moves for a move of
@@ -176,6 +178,8 @@ def sefa(
     """
     needs_generator(model)
     check_seed(seed)
+    if n_draws < 1:
+        raise ValueError(f"n_draws must be at least 1; got {n_draws}.")
     name = space or home_space(model)
     place = space_of(model, name)
     chosen = layers_of(place, layers)
@@ -199,7 +203,7 @@ def sefa(
     table[:, where] = signed(vectors[:count])
     scores = np.sqrt(squares[:count])
     measured = np.linalg.norm(matrix @ table[:, where].T, axis=0)
-    chance = np.random.default_rng(seed).standard_normal((64, len(where)))
+    chance = np.random.default_rng(seed).standard_normal((n_draws, len(where)))
     chance /= np.linalg.norm(chance, axis=1, keepdims=True)
     return Directions(
         vectors=table,
@@ -219,7 +223,9 @@ def sefa(
             "random_gain": float(np.linalg.norm(matrix @ chance.T, axis=0).mean()),
             "covered": float(squares[:count].sum() / max(squares.sum(), 1e-12)),
         },
-        provenance=provenance(model, {"n": n, "layers": chosen, "space": name, "normalise": normalise}, seed),
+        provenance=provenance(
+            model, {"n": n, "layers": chosen, "space": name, "normalise": normalise, "n_draws": n_draws}, seed
+        ),
     )
 
 

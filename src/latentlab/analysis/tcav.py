@@ -34,18 +34,18 @@ class Tcav(Result):
     Attributes:
         effect: first-order change of the target from the random examples to the concept's: mean sensitivity times how
             far apart held-out examples lie along the CAV; mean over partner sets, (concepts,), in the target's unit.
-        null_effect: the same of random concepts, (n_random,).
+        null_effect: the same of random concepts, (n_draws,).
         p_value: two-sided, of each effect as one more draw of ``null_effect``, by Student's t, (concepts,).
         adjusted: p_value times the number of concepts, at most 1 (Bonferroni), (concepts,).
         rank_p_value: share of random concepts, the tested one counted in, whose effect is at least as far from their
-            median, (concepts,); never below 1 / (n_random + 1).
+            median, (concepts,); never below 1 / (n_draws + 1).
         score: the TCAV score, share of inputs with S > 0, for each partner set, (concepts, n_partners).
-        null_score: the same of random concepts, (n_random, n_partners).
+        null_score: the same of random concepts, (n_draws, n_partners).
         magnitude: share of the summed absolute S that is positive, mean over partner sets, (concepts,).
         partner_p_value: of the customary test, Welch's t of ``score`` against ``null_score``, (concepts,). All partner
             sets share the concept's examples, so it calls random concepts significant far too often.
         accuracy: of the CAVs on held-out examples, (concepts,).
-        null_accuracy: of random concepts, (n_random,).
+        null_accuracy: of random concepts, (n_draws,).
         sensitivity: S of each input for the mean CAV of each concept, (concepts, inputs).
         cav: mean CAV over partner sets, unit length, (concepts, features).
         step: standard deviation of the random examples along each mean CAV, (concepts,).
@@ -118,7 +118,7 @@ def tcav(
     inputs: Any = None,
     random_examples: Any = None,
     n: int = 64,
-    n_random: int = 50,
+    n_draws: int = 50,
     n_partners: int = 30,
     features: str = "flat",
     ridge: float = 1.0,
@@ -142,7 +142,7 @@ def tcav(
         random_examples: a pool to draw random sets from, of what the concepts are to be told apart from, at least
             three times as many as a concept has examples; None is prior draws for a network that reads codes.
         n: number of draws where ``inputs`` is None.
-        n_random: random concepts for the null, at least 30.
+        n_draws: random concepts for the null, at least 30.
         n_partners: random sets that each concept is told apart from.
         features: "flat" for the whole state of a map, or "pooled" for each unit's mean over positions.
         ridge: penalty of the classifiers, in the examples' whole variance. A small one gives the plane that tells the
@@ -165,9 +165,9 @@ def tcav(
     address = subject.address(stage)
     if features not in ("flat", "pooled"):
         raise ValueError(f"features must be 'flat' or 'pooled'; got {features!r}.")
-    if n_random < 30 or n_partners < 2:
+    if n_draws < 30 or n_partners < 2:
         raise ValueError(
-            f"A test needs at least 30 random concepts and 2 partner sets; got {n_random} and {n_partners}."
+            f"A test needs at least 30 random concepts and 2 partner sets; got {n_draws} and {n_partners}."
         )
     if not ridge > 0.0:
         raise ValueError(f"ridge must be above 0; got {ridge}.")
@@ -206,7 +206,7 @@ def tcav(
     random = np.arange(ends[-2], ends[-1])
     inner, sensed = rows @ rows.T, rows @ slopes.T
     rng = np.random.default_rng(seed)
-    total, done = len(given) + n_random, 0
+    total, done = len(given) + n_draws, 0
     found = []
     for name in given:
         found.append(told_apart(inner, sensed, members[name], random, n_partners, ridge, rng))
@@ -215,7 +215,7 @@ def tcav(
             progress(done, total)
     null = []
     size = round(float(np.mean(list(sizes.values()))))
-    for _ in range(n_random):
+    for _ in range(n_draws):
         chosen = rng.permutation(random)
         null.append(told_apart(inner, sensed, chosen[:size], chosen[size:], n_partners, ridge, rng))
         done += 1
@@ -260,7 +260,7 @@ def tcav(
         provenance=provenance(
             model,
             {"stage": address, "concepts": given, "target": title, "inputs": at, "random_examples": pool,
-             "n_random": n_random, "n_partners": n_partners, "features": features, "ridge": ridge},
+             "n_draws": n_draws, "n_partners": n_partners, "features": features, "ridge": ridge},
             seed,
         ),
     )  # fmt: skip
