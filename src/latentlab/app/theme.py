@@ -42,6 +42,7 @@ CONFIG: dict[str, object] = {
     "browser.gatherUsageStats": False,
     "client.toolbarMode": "minimal",
     "client.showErrorDetails": "none",
+    "client.showErrorLinks": False,  # they lead to sites elsewhere
     "global.disableWidgetStateDuplicationWarning": True,  # links set what has a default (links.follow_link)
     "runner.magicEnabled": False,
     "server.fileWatcherType": "none",

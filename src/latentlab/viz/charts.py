@@ -113,7 +113,7 @@ def kl_bars(encoding: Encoding, *, height: int = 16) -> alt.Chart:
 
 
 def matrix(
-    values: Any, rows: Sequence[str], columns: Sequence[str], title: str = ""
+    values: Any, rows: Sequence[str], columns: Sequence[str], title: str = "", *, dark: bool = False
 ) -> alt.LayerChart | alt.FacetChart:
     """A matrix as coloured cells with their numbers.
 
@@ -122,6 +122,7 @@ def matrix(
         rows: names of the rows.
         columns: names of the columns.
         title: text above.
+        dark: whether it stands on a dark page, where zero is dark and the largest value bright.
 
     Raises:
         ValueError: if the names don't fit the matrix.
@@ -134,15 +135,19 @@ def matrix(
     limit = max(float(np.abs(values).max(initial=0.0)), 1e-12)
     signed = bool((values < 0).any())
     table = [
-        {"row": r, "column": c, "value": float(values[i, j]), "light": bool(abs(values[i, j]) < 0.55 * limit)}
+        {"row": r, "column": c, "value": float(values[i, j]), "small": bool(abs(values[i, j]) < 0.55 * limit)}
         for i, r in enumerate(rows)
         for j, c in enumerate(columns)
     ]
     scale = (
-        alt.Scale(domain=[-limit, 0, limit], range=["#103478", "#fafafa", "#7c1024"])
+        alt.Scale(
+            domain=[-limit, 0, limit],
+            range=["#8fc1ff", "#1d2327", "#ffb08f"] if dark else ["#103478", "#fafafa", "#7c1024"],
+        )
         if signed
-        else alt.Scale(domain=[0, limit], range=["#f4f6f7", _hex(ACCENT)])
+        else alt.Scale(domain=[0, limit], range=["#1d2327", "#3fb3cf"] if dark else ["#f4f6f7", _hex(ACCENT)])
     )
+    on_small, on_large = ("#e6eaec", "#14181b") if dark else ("#1d2327", "#ffffff")
     grid = alt.Chart(alt.Data(values=table)).encode(
         x=alt.X(
             "column:N", sort=list(columns), title=None, axis=alt.Axis(labelAngle=-40, labelOverlap=False)
@@ -155,7 +160,7 @@ def matrix(
     )
     numbers = grid.mark_text(fontSize=10).encode(
         text=alt.Text("value:Q", format=".2f"),
-        color=alt.condition("datum.light", alt.value("#1d2327"), alt.value("#ffffff")),
+        color=alt.condition("datum.small", alt.value(on_small), alt.value(on_large)),
     )
     size = {"width": max(120, 42 * len(columns)), "height": max(60, 30 * len(rows))}
     return (cells + numbers).properties(title=title, **size)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from latentlab.metrics.irs import InterventionalView
 from latentlab.metrics.report import REFERENCES, Report, Row
 from latentlab.viz.charts import matrix
-from latentlab.viz.colours import ACCENT, CATEGORIES
 
 if TYPE_CHECKING:
     import altair as alt
 
+_TONE = "#1489a8"  # reads on light and on dark
+_CHROME = 76  # pixels of a stretched chart's height that its legend and axis take
 _MARK_COLOURS = {"noise": "#9aa4ab", "rotation": "#c98a1b", "perfect": "#2f8f5b"}
 
 
@@ -44,7 +45,7 @@ def score_strip(report: Report, *, height: int = 30) -> alt.LayerChart | alt.Fac
     x = alt.X("value:Q", title=None)
     intervals = (
         alt.Chart(alt.Data(values=[v for v in values if v["low"] is not None]))
-        .mark_rule(color=_hex(ACCENT), strokeWidth=5, opacity=0.35)
+        .mark_rule(color=_TONE, strokeWidth=5, opacity=0.35)
         .encode(x=alt.X("low:Q", title=None), x2="high:Q", y=y)
     )
     ticks = (
@@ -63,7 +64,7 @@ def score_strip(report: Report, *, height: int = 30) -> alt.LayerChart | alt.Fac
     )
     dots = (
         alt.Chart(alt.Data(values=values))
-        .mark_circle(size=110, color=_hex(ACCENT), opacity=1)
+        .mark_circle(size=110, color=_TONE, opacity=1)
         .encode(
             x=x,
             y=y,
@@ -75,15 +76,15 @@ def score_strip(report: Report, *, height: int = 30) -> alt.LayerChart | alt.Fac
             ],
         )
     )
-    return alt.layer(ticks, intervals, dots).properties(height=max(80, height * len(rows)))
+    return alt.layer(ticks, intervals, dots).properties(height=_CHROME + height * len(rows))
 
 
-def information_matrix(report: Report) -> Any:
+def information_matrix(report: Report, *, dark: bool = False) -> Any:
     """Mutual information of code and factor, nats, as a heat map; codes in rows."""
-    return matrix(report.information, report.dim_names, report.factor_names)
+    return matrix(report.information, report.dim_names, report.factor_names, dark=dark)
 
 
-def importance_matrix(report: Report) -> Any:
+def importance_matrix(report: Report, *, dark: bool = False) -> Any:
     """DCI's importances as a heat map; codes in rows.
 
     Raises:
@@ -91,7 +92,7 @@ def importance_matrix(report: Report) -> Any:
     """
     if report.importance is None:
         raise ValueError(f"A report under {report.protocol} holds no DCI importances.")
-    return matrix(report.importance, report.dim_names, report.factor_names)
+    return matrix(report.importance, report.dim_names, report.factor_names, dark=dark)
 
 
 def interventions(
@@ -121,14 +122,14 @@ def interventions(
         for row, value in enumerate(view.values)
     ]
     base = alt.Chart(alt.Data(values=rows)).encode(x=alt.X("value:Q", title=None))
-    band = base.mark_area(color=_hex(ACCENT), opacity=0.2).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
-    line = base.mark_line(color=_hex(ACCENT), point={"size": 12, "color": _hex(ACCENT)}).encode(
+    band = base.mark_area(color=_TONE, opacity=0.25).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+    line = base.mark_line(color=_TONE, point={"size": 12, "color": _TONE}).encode(
         y=alt.Y("mean:Q", title=None),
         tooltip=["code:N", "value:Q", alt.Tooltip("mean:Q", format=".2f")],
     )
     return (
         alt.layer(band, line)
-        .properties(width=220, height=height)
+        .properties(width=205, height=height)
         .facet(alt.Facet("code:N", title=None, sort=[titles[i] for i in order]), columns=3)
     )
 
@@ -153,7 +154,7 @@ def score_distributions(
     order = [name for name, row in sorted(rows, key=lambda r: -(r[1].value or 0.0))]
     dots = [{"run": name, "value": value} for name, row in rows for value in row.values]
     means = [{"run": name, "value": row.value} for name, row in rows]
-    y = alt.Y("run:N", sort=order, title=None, axis=alt.Axis(labelLimit=280))
+    y = alt.Y("run:N", sort=order, title=None, axis=alt.Axis(labelLimit=280, minExtent=150))
     x = alt.X("value:Q", title=label)
     lines = [
         {"mark": kind, "value": getattr(rows[0][1], kind)}
@@ -168,22 +169,18 @@ def score_distributions(
             color=alt.Color(
                 "mark:N",
                 scale=alt.Scale(domain=list(_MARK_COLOURS), range=list(_MARK_COLOURS.values())),
-                legend=alt.Legend(title=None, orient="top"),
+                legend=alt.Legend(title=None, orient="top", symbolType="stroke"),
             ),
         )
     )
     points = (
         alt.Chart(alt.Data(values=dots))
-        .mark_circle(size=70, opacity=0.55, color=_hex(CATEGORIES[0]))
+        .mark_circle(size=70, opacity=0.55, color=_TONE)
         .encode(x=x, y=y, tooltip=["run:N", alt.Tooltip("value:Q", format=".3f")])
     )
     ticks = (
         alt.Chart(alt.Data(values=means))
-        .mark_tick(thickness=3, size=height - 12, color=_hex(ACCENT))
+        .mark_tick(thickness=3, size=height - 12, color=_TONE)
         .encode(x=x, y=y, tooltip=["run:N", alt.Tooltip("value:Q", format=".3f")])
     )
-    return alt.layer(rule, points, ticks).properties(height=max(80, height * len(rows)))
-
-
-def _hex(colour: Sequence[int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
+    return alt.layer(rule, points, ticks).properties(height=_CHROME + height * len(rows))

@@ -108,7 +108,7 @@ def show(run: Run, report: Report) -> None:
     for row in refused:
         st.caption(f"{row.label} has no value: {row.reason}")
     if report.factor_names:
-        matrices(report)
+        matrices(run, report)
         interventions(run, report)
     for note in report.notes:
         st.caption(f"Note: {note}.")
@@ -129,34 +129,57 @@ def show(run: Run, report: Report) -> None:
         )
 
 
-def matrices(report: Report) -> None:
+def matrices(run: Run, report: Report) -> None:
     """What each latent knows of each factor, in nats and to a predictor, and how the two match."""
-    left, right = st.columns(2, gap="large")
-    with left:
-        st.subheader("Mutual information, nats")
-        st.altair_chart(scores.information_matrix(report), width="content")
-        st.caption(
-            "Most that a code can know of each factor: "
-            + ", ".join(
-                f"{name} {entropy:.2f}"
-                for name, entropy in zip(report.factor_names, report.entropies, strict=True)
-            )
-            + "."
-        )
-    with right:
+    dark = st.context.theme.type == "dark"
+    with st.container(horizontal=True, gap="large"):
+        with st.container(width="content"):
+            st.subheader("Mutual information, nats", anchor=False)
+            st.altair_chart(scores.information_matrix(report, dark=dark), width="content")
         if report.importance is not None:
-            st.subheader("Importance to a predictor (DCI)")
-            st.altair_chart(scores.importance_matrix(report), width="content")
-    labels = {dim: label for dim in report.dim_names if (label := report.factor_of(dim))}
-    if labels:
-        words = ", ".join(f"**{dim}** · {name} ({nats:.2f} nats)" for dim, (name, nats) in labels.items())
-        pairs = ", ".join(f"{factor} → {dim}" for factor, dim in report.matching.items())
-        st.write(
-            f"Latents by the factor they know most of: {words}. Sliders carry these names. "
-            f"Best one-to-one matching: {pairs}."
+            with st.container(width="content"):
+                st.subheader("Importance to a predictor (DCI)", anchor=False)
+                st.altair_chart(scores.importance_matrix(report, dark=dark), width="content")
+        with st.container(width=380):
+            st.subheader("Latents by factor", anchor=False)
+            best_known(run, report)
+    st.caption(
+        "Most that a code can know of each factor: "
+        + ", ".join(
+            f"{name} {entropy:.2f}"
+            for name, entropy in zip(report.factor_names, report.entropies, strict=True)
         )
-    else:
-        st.write("No latent knows clearly more of any factor than noise does.")
+        + "."
+    )
+
+
+def best_known(run: Run, report: Report) -> None:
+    """The latents named after a factor, and of each factor the latent matched with it."""
+    labels = {dim: label for dim in report.dim_names if (label := report.factor_of(dim))}
+    task = state.encoding_job(run)
+    encoding = task.result if task is not None and task.wait(0.0) and not task.error else None
+    # A latent that tells nothing of an image can still have a mean that moves a little with a factor.
+    idle = (
+        set()
+        if encoding is None
+        else {d for d, on in zip(encoding.dim_names, encoding.active, strict=True) if not on}
+    )
+    shown = {dim: label for dim, label in labels.items() if dim not in idle}
+    if not shown:
+        st.write("No active latent knows clearly more of any factor than noise does.")
+        return
+    st.dataframe(
+        [{"latent": dim, "knows most of": name, "nats": nats} for dim, (name, nats) in shown.items()],
+        hide_index=True,
+        column_config={"nats": st.column_config.NumberColumn(format="%.2f")},
+    )
+    pairs = ", ".join(f"{factor} → {dim}" for factor, dim in report.matching.items())
+    left_out = sorted(set(labels) & idle, key=report.dim_names.index)
+    st.caption(
+        "Sliders carry these names. "
+        + (f"Inactive ones are left out: {', '.join(left_out)}. " if left_out else "")
+        + f"Best one-to-one matching: {pairs}."
+    )
 
 
 def interventions(run: Run, report: Report) -> None:
