@@ -235,6 +235,7 @@ LL.views.layers = class {
     }
     this.showDifference();
     this.layout();
+    if (!this.tip.hidden && this.over != null) this.hover(this.unitAt(...this.at), ...this.at); // its numbers are new
     const latency = info.latency();
     LL.record("layers", this.seat.engine.kind, latency, null);
     this.showScore(parts.scores);
@@ -426,6 +427,7 @@ LL.views.layers = class {
   }
 
   hover(unit, x, y) {
+    this.at = [x, y];
     if (this.over !== unit) { this.over = unit; this.layout(); }
     if (unit == null) { this.tip.hidden = true; return; }
     const { format } = LL, stats = this.sheet.stats.subarray(3 * unit, 3 * unit + 3), state = this.unitStates().get(unit);
