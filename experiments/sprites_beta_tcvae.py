@@ -1,7 +1,7 @@
 """sprites-beta-tcvae: a latent for each of position, height and scale in the dSprites grid.
 
 Claim: at least three factors have a latent that knows them best and at least twice as much as any other latent does
-(mutual information of posterior means, 20 bins). The exact figures stand in the shipped run's card. Time: about 35
+(mutual information of posterior means, 20 bins). The exact figures stand in the shipped run's card. Time: about 65
 minutes on 2 CPU cores.
 """
 

@@ -131,6 +131,20 @@ def test_smoke_runs_a_few_steps(tmp_path):
     assert Run.open(tmp_path / "s", "cpu").experiment.max_steps == 20
 
 
+@pytest.mark.parametrize("name", ["digits-vae", "sprites-beta-vae"])
+@pytest.mark.parametrize("family", MODELS)
+def test_one_line_trains_every_family_on_digits_and_on_sprites(family, name, tmp_path, monkeypatch):
+    """Nothing but the family is said; sizes keep it short. Would catch: a family that needs more than its name."""
+    monkeypatch.setattr("latentlab.card._IMAGES", 400)
+    sizes = ["--model.width", "4", "--batch_size", "4", "--smoke", "--device", "cpu", "--quiet"]
+    chosen = ["train", name, "--model", MODELS[family].__name__]
+    assert main([*chosen, *sizes, "--out", str(tmp_path / "run")]) == 0
+    run = Run.open(tmp_path / "run", "cpu")
+    assert run.experiment.model.family == family and run.experiment.max_steps == 20
+    assert run.experiment.data.name == name.partition("-")[0] and run.card
+    assert run.image_shape == ((1, 32, 32) if name == "digits-vae" else (1, 64, 64))
+
+
 def test_an_experiment_file_is_a_script(tmp_path):
     from latentlab.config import experiments_folder
 

@@ -55,21 +55,24 @@ def images(channels: int, size: int, n: int = 12) -> ImageArray:
     return ImageArray("noise", "made here", pixels, FactorSpace(("kind", "place"), (3, n // 3)), table)
 
 
-def pairs() -> list[tuple[str, str]]:
-    """Every family with every objective that its configuration accepts."""
-    found = []
-    for family in FAMILIES:
-        for name, kind in OBJECTIVES.items():
-            try:
-                Experiment(model=small(family), objective=kind(**BRIEF.get(name, {})))
-            except ValueError:
-                continue
-            found.append((family, name))
-    return found
+VARIATIONAL = [name for name, kind in OBJECTIVES.items() if kind.kind == "variational"]
+TRAINED_BY = {
+    "vae": VARIATIONAL,
+    "ladder-vae": VARIATIONAL,
+    "vq-vae": ["beta-vae"],
+    "conditional-vae": [name for name in VARIATIONAL if name != "dip-vae"],
+    "gan": ["adversarial"],
+    "conditional-gan": ["adversarial"],
+    "info-gan": ["adversarial"],
+    "style-gan": ["adversarial"],
+}
+"""Which objectives train which family, by hand: a pair that is refused by accident is missed below."""
+PAIRS = [(family, name) for family in FAMILIES for name in TRAINED_BY[family]]
 
 
-def training(family: str, objective, batch_size: int = 6):
-    data = images(1, 28)
+def training(family: str, objective, batch_size: int = 6, shape: tuple[int, int] = (1, 28)):
+    """A training of images of so many channels and pixels a side, whose steps can be taken one by one."""
+    data = images(*shape)
     experiment = Experiment(
         data=DataConfig("digits"),
         model=small(family),
@@ -144,19 +147,77 @@ def test_it_comes_back_from_the_disk_and_is_opened_by_every_analysis(family, tmp
         assert changed.shape == (1, model.latent_space.dim)
 
 
-@pytest.mark.parametrize(("family", "name"), pairs())
-def test_every_part_of_it_is_trained_by_every_objective(family, name):
-    """Every parameter gets a finite gradient, the averaged copies of a GAN's generator aside; figures are finite."""
-    made = training(family, OBJECTIVES[name](**BRIEF.get(name, {})))
-    averaged = {id(p) for p in made.model.generating.parameters()} if hasattr(made, "raw") else set()
-    for step in range(2):
-        made.training_step(step, step)
-    for what, parameter in made.named_parameters():
-        if id(parameter) in averaged or not parameter.requires_grad:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_pairs_of_family_and_objective_are_these(family):
+    """Would catch: a pair that a new check refuses, which the tests over all pairs would then leave out."""
+    for name, kind in OBJECTIVES.items():
+        objective = kind(**BRIEF.get(name, {}))
+        if name in TRAINED_BY[family]:
+            assert Experiment(model=small(family), objective=objective).objective == objective
             continue
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), what
-        assert torch.isfinite(parameter).all(), what
+        with pytest.raises(ValueError, match=r"is trained by |DIP-VAE draws covariances"):
+            Experiment(model=small(family), objective=objective)
+
+
+def trained_parts(made) -> dict[str, torch.nn.Parameter]:
+    """Parameters that some loss should reach, by name: all but the averaged copies of a GAN's generator."""
+    averaged = {id(p) for p in made.model.generating.parameters()} if hasattr(made, "raw") else set()
+    named = made.named_parameters()
+    return {what: p for what, p in named if id(p) not in averaged and p.requires_grad}
+
+
+def steps(made, n: int) -> dict[str, float]:
+    """Takes training steps; the largest gradient that each parameter got."""
+    largest = {}
+    for step in range(n):
+        made.training_step(step, step)
+        for what, parameter in trained_parts(made).items():
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), what
+            largest[what] = max(largest.get(what, 0.0), parameter.grad.abs().max().item())
+    return largest
+
+
+@pytest.mark.parametrize(("family", "name"), PAIRS)
+def test_every_part_of_it_is_trained_by_every_objective(family, name):
+    """Every parameter gets a finite gradient that is not 0 and is moved by it, the averaged copies of a GAN's generator
+    aside; figures are finite."""
+    made = training(family, OBJECTIVES[name](**BRIEF.get(name, {})))
+    before = {what: parameter.detach().clone() for what, parameter in trained_parts(made).items()}
+    largest = steps(made, 2)
+    assert not [what for what, gradient in largest.items() if gradient == 0.0]
+    for what, parameter in trained_parts(made).items():
+        assert torch.isfinite(parameter).all() and not torch.equal(parameter, before[what]), what
     assert all(np.isfinite(value) for value in made.take_means().values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_learns_colour_images_of_64_pixels_and_comes_back_from_the_disk(family, tmp_path):
+    """Training, save and load, traversal and edits at 3 channels. Would catch: a channel count that is 1 somewhere
+    behind the model, and weights that a trained model has and a new one has not."""
+    shape = (3, 64, 64)
+    objective = Adversarial() if MODELS[family].kind == "adversarial" else Experiment().objective
+    made = training(family, objective, batch_size=4, shape=(3, 64))
+    assert all(gradient > 0.0 for gradient in steps(made, 2).values())
+    trained = made.model.eval()
+    run = Run.create(tmp_path / "run", made.experiment, shape)
+    save_weights(trained, tmp_path / "run" / WEIGHTS)
+    model = Run.open(run.path, "cpu").model
+    with torch.inference_mode():
+        drawn = model.sample(2, seed=0)
+        assert drawn.shape == (2, *shape) and torch.equal(drawn, trained.sample(2, seed=0))
+        assert not torch.equal(
+            drawn, build_model(small(family), shape, made.experiment.seed).eval().sample(2, seed=0)
+        )
+    code = model.sample_codes(1, seed=0)[0].numpy()
+    strips = analysis.traverse(model, code, [model.latent_space.names[0]], steps=3, span="prior").images
+    assert strips.shape[-3:] == shape and np.isfinite(strips).all()
+    address = model.networks["generator"].addresses[0]
+    plain, edited = (
+        analysis.decode_latents(model, code[None], edits=edits)
+        for edits in ([], [Edit(address, operation="shift", value=3.0)])
+    )
+    assert plain.shape == edited.shape == (1, *shape) and np.isfinite(edited).all()
+    assert not np.array_equal(plain, edited)
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if MODELS[f].kind == "adversarial"])
@@ -169,11 +230,11 @@ def test_every_gan_trains_by_every_loss(family, loss, penalty):
 
 def test_every_family_is_trained_by_some_objective_and_every_objective_trains_some_family():
     """Would catch: an entry of either table that nobody can use."""
-    families, objectives = zip(*pairs(), strict=True)
+    families, objectives = zip(*PAIRS, strict=True)
     assert set(families) == set(MODELS) and set(objectives) == set(OBJECTIVES)
 
 
-@pytest.mark.parametrize("family", [family for family, name in pairs() if name == "info-vae"])
+@pytest.mark.parametrize("family", [family for family, name in PAIRS if name == "info-vae"])
 def test_an_objective_that_compares_images_refuses_a_single_one(family):
     with pytest.raises(ValueError, match="needs at least 2 images a batch; got batch_size=1"):
         training(family, OBJECTIVES["info-vae"](), batch_size=1)

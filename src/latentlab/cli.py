@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from latentlab.config import Experiment, ModelConfig, ObjectiveConfig
+    from latentlab.config import ModelConfig, ObjectiveConfig
 
 _RUN_HELP = 'a run: its folder, or "zoo:NAME" for one that ships with latentlab'
 
@@ -185,28 +185,6 @@ def _parser() -> argparse.ArgumentParser:
 # -- train ---------------------------------------------------------------------------------------
 
 
-def _train_parser():
-    from jsonargparse import ArgumentParser, set_parsing_settings
-
-    from latentlab.config import Experiment, ModelConfig, ObjectiveConfig, experiment_names
-
-    set_parsing_settings(subclasses_enabled=[ModelConfig, ObjectiveConfig])
-    parser = ArgumentParser(
-        prog="latentlab train [EXPERIMENT | FILE.yaml]",
-        description="Trains an experiment. Named ones: " + ", ".join(experiment_names()) + ".",
-        exit_on_error=False,
-    )
-    parser.add_argument("--config", action="config", help="a YAML file with any of the values below")
-    parser.add_argument("--out", type=str, help="folder of the run (default: DIR/NAME in --runs)")
-    parser.add_argument("--runs", type=str, default="runs", help="folder of your runs")
-    parser.add_argument("--resume", type=str, help="continue the run in this folder; takes no other values")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:0")
-    parser.add_argument("--smoke", action="store_true", help="a few steps only, to see that everything works")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    parser.add_class_arguments(Experiment, None)
-    return parser
-
-
 def train(arguments: list[str]) -> int:
     """``latentlab train``: configuration -> training -> model card."""
     import dataclasses
@@ -214,10 +192,10 @@ def train(arguments: list[str]) -> int:
     from jsonargparse import ArgumentError
 
     from latentlab.config import Experiment, named_experiment
+    from latentlab.config.command import read_command
 
-    claim = ""
+    first, claim = Experiment(), ""
     _check_resume(arguments)
-    parser = _train_parser()
     if arguments and not arguments[0].startswith("-"):
         name, arguments = arguments[0], arguments[1:]
         if Path(name).suffix in (".yaml", ".yml", ".json"):
@@ -225,11 +203,9 @@ def train(arguments: list[str]) -> int:
                 raise OSError(f"No file {name}.")
             arguments = ["--config", name, *arguments]
         else:
-            preset, claim = named_experiment(name)
-            parser.set_defaults(_defaults(preset))
+            first, claim = named_experiment(name)
     try:
-        parsed = parser.parse_args(arguments)
-        values = parser.instantiate(parsed)
+        values, notes = read_command(arguments, first, _factor_sizes)
     except ArgumentError as error:
         raise ValueError(f"{error} (see: latentlab train --help)") from None
     if values.resume:
@@ -239,6 +215,8 @@ def train(arguments: list[str]) -> int:
         experiment = dataclasses.replace(
             experiment, max_steps=20, log_every=10, preview_every=10, checkpoint_every=10
         )
+    for note in notes:
+        print(note)
     from latentlab.card import preview
     from latentlab.runs import FolderTaken
     from latentlab.training.fit import fit
@@ -303,23 +281,15 @@ def _finish(run, claim: str) -> int:
     return 0
 
 
-def _defaults(experiment: Experiment) -> dict:
-    """An experiment as jsonargparse takes defaults: flat keys, classes by path."""
-    import dataclasses
+def _factor_sizes(name: str, options: dict) -> dict[str, int]:
+    """A data set's factors and their numbers of values; none where it has none or can't be opened, said later."""
+    from latentlab.data import open_dataset
 
-    found = {}
-    for field in dataclasses.fields(experiment):
-        value = getattr(experiment, field.name)
-        if field.name in ("model", "objective"):
-            found[field.name] = {
-                "class_path": f"{type(value).__module__}.{type(value).__qualname__}",
-                "init_args": dataclasses.asdict(value),
-            }
-        elif field.name == "data":
-            found.update({f"{field.name}.{k}": v for k, v in dataclasses.asdict(value).items()})
-        else:
-            found[field.name] = value
-    return found
+    try:
+        space = open_dataset(name, **options).factor_space
+    except (ValueError, TypeError, OSError):
+        return {}
+    return dict(zip(space.names, space.sizes, strict=True)) if space else {}
 
 
 def _free_folder(runs: Path, name: str) -> Path:
@@ -670,21 +640,29 @@ def render(options: argparse.Namespace) -> int:
 
 
 def _export_page(run, options: argparse.Namespace) -> None:
+    from latentlab import rendering
     from latentlab.analysis.direction import load_directions
     from latentlab.evaluation import labels_of
-    from latentlab.export import export_html
     from latentlab.runs import Workspace
 
+    page = options.html
+    recipe = rendering.page_recipe(
+        run,
+        **(_start(run, options, []) if options.image is not None or options.z else {}),
+        precision=options.precision,
+        labels=labels_of(run, Workspace(options.runs)) or None,
+        directions=None if options.directions is None else load_directions(options.directions),
+    )
+    rendering.check_ending(recipe, page)
+    page.parent.mkdir(parents=True, exist_ok=True)
     with _Bar(run.name, options.quiet) as bar:
-        page = export_html(
-            run,
-            options.html,
-            precision=options.precision,
-            labels=labels_of(run, Workspace(options.runs)) or None,
-            directions=None if options.directions is None else load_directions(options.directions),
-            progress=lambda done, count: bar.show(done / count, "encoding images"),
+        rendering.write(
+            recipe, page, run, progress=lambda done, count: bar.show(done / count, "encoding images")
         )
-    print(f"{page}: {page.stat().st_size / 1e6:.2f} MB; it opens from disk, without a server or a network.")
+    print(
+        f"{page}: {page.stat().st_size / 1e6:.2f} MB; it opens from disk, without a server or a network. "
+        f"Recipe: {rendering.recipe_path(page)}"
+    )
 
 
 class _Bar:
@@ -730,7 +708,7 @@ def _number(option: str, text: str) -> float:
 
 def models(options: argparse.Namespace) -> int:
     """``latentlab models``: what can be opened and what can be trained."""
-    from latentlab.config import MODELS, OBJECTIVES, experiment_names, named_experiment
+    from latentlab.config import MODELS, OBJECTIVES, experiment_names, named_experiment, objectives_of
     from latentlab.runs import Workspace, zoo_runs
 
     for title, runs in (
@@ -748,7 +726,9 @@ def models(options: argparse.Namespace) -> int:
         print(f"  {name:28} {claim}")
     print("Model families (latentlab train NAME --model CLASS):")
     for name, family in MODELS.items():
-        _print_kind(name, family, f"latents: {family.structure}", f"trained by: {_trained_by(family)}")
+        _print_kind(
+            name, family, f"latents: {family.structure}", f"trained by: {', '.join(objectives_of(family()))}"
+        )
     print("Objectives (latentlab train NAME --objective CLASS --objective.COEFFICIENT VALUE):")
     for name, objective in OBJECTIVES.items():
         _print_kind(name, objective)
@@ -759,12 +739,6 @@ def _print_kind(name: str, kind: type[ModelConfig] | type[ObjectiveConfig], *mor
     print(f"  {name:16} {kind.__name__:22} {kind.year}  {kind.paper}")
     for line in (_first_line(kind), f"use: {kind.use}", *more):
         print(f"  {'':16} {line}")
-
-
-def _trained_by(family: type[ModelConfig]) -> str:
-    from latentlab.config import OBJECTIVES
-
-    return ", ".join(name for name, objective in OBJECTIVES.items() if objective.kind == family.kind)
 
 
 def _first_line(documented: type) -> str:

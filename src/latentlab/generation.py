@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from latentlab.metrics.features import FeatureSpace
 
 PROTOCOL = "images"
-SUMMARY = "reconstruction, collapse of the posteriors, and generated images against data in the features named below"
+SUMMARY = (
+    "reconstruction, collapse of the posteriors (a unit is active where its means have a variance above 0.01), and "
+    "generated images against data in the features named below"
+)
 IMAGES = 2000
 _FEATURES = "features"
 _NEIGHBOURS = {"precision and recall": 3, "density and coverage": 5}

@@ -21,7 +21,7 @@ from latentlab.app.configuration import (
     to_yaml,
     written,
 )
-from latentlab.config import MODELS, OBJECTIVES, Experiment, experiment_names, named_experiment
+from latentlab.config import MODELS, OBJECTIVES, Experiment, begin, experiment_names, named_experiment
 from latentlab.config.fields import read
 
 SPEC, TEXT, WRONG, PRESET = "train-spec", "train-yaml", "train-wrong", "train-preset"
@@ -185,12 +185,13 @@ def _take_part(values: dict, part: str, key: str) -> None:
 
 
 def with_part(values: Mapping, part: str, name: str) -> dict:
-    """A spec with another model or objective, which keeps the values both have, and an objective that fits."""
+    """A spec with another model or objective, which begins with its own defaults, and an objective that fits.
+
+    What speaks of the data stays, as with ``latentlab train --model`` (see ``latentlab.config.begin``).
+    """
     key, table = ("family", MODELS) if part == "model" else ("objective", OBJECTIVES)
-    own = dataclasses.asdict(table[name]())
-    for field, value in values[part].items():
-        if field in own and value is not None and _reads(table[name], {**own, field: value}):
-            own[field] = value
+    own = begin(table[name], values[part])
+    own = own if _reads(table[name], own) else dataclasses.asdict(table[name]())
     changed = {**copy.deepcopy(dict(values)), part: {key: name, **own}}
     if part == "model" and not fits(changed):
         for other, cls in OBJECTIVES.items():

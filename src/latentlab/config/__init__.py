@@ -6,6 +6,7 @@ tables ``MODELS`` and ``OBJECTIVES``.
 """
 
 from latentlab.config.adversarial import Adversarial
+from latentlab.config.another import begin, fitting
 from latentlab.config.experiment import (
     MODELS,
     OBJECTIVES,
@@ -14,6 +15,8 @@ from latentlab.config.experiment import (
     experiment_names,
     experiments_folder,
     named_experiment,
+    objectives_of,
+    trains,
 )
 from latentlab.config.gans import ConditionalGANConfig, InfoGANConfig
 from latentlab.config.ladder import LadderVAEConfig
@@ -69,7 +72,11 @@ __all__ = [
     "StyleGANConfig",
     "VAEConfig",
     "VQVAEConfig",
+    "begin",
     "experiment_names",
     "experiments_folder",
+    "fitting",
     "named_experiment",
+    "objectives_of",
+    "trains",
 ]

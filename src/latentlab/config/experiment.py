@@ -145,13 +145,26 @@ class Experiment:
         )
 
 
+def trains(objective: ObjectiveConfig, model: ModelConfig) -> bool:
+    """Whether an objective can train a model."""
+    try:
+        model.check_objective(objective)
+    except ValueError:
+        return False
+    return model.kind == objective.kind
+
+
+def objectives_of(model: ModelConfig) -> list[str]:
+    """Names of the objectives, each with its defaults, that can train a model."""
+    return [name for name, kind in OBJECTIVES.items() if trains(kind(), model)]
+
+
 def _check_together(model: ModelConfig, objective: ObjectiveConfig) -> None:
     """Refuses an objective that can't train the model."""
     if model.kind != objective.kind:
-        fitting = [name for name, c in OBJECTIVES.items() if c.kind == model.kind]
         raise ValueError(
-            f"A model of family {model.family!r} is trained by one of the objectives {', '.join(fitting)}; "
-            f"got {objective.objective!r}."
+            f"A model of family {model.family!r} is trained by one of the objectives "
+            f"{', '.join(objectives_of(model))}; got {objective.objective!r}."
         )
     model.check_objective(objective)
 

@@ -48,7 +48,8 @@ class InfoGANConfig(GANConfig):
 
     Args:
         latents: number of coordinates of the noise, which nobody tells: the last block, normal, called "noise".
-        blocks: the blocks to be told: categorical, uniform or normal.
+        blocks: the blocks to be told: categorical, uniform or normal; null for a category of 10 values, "class", and
+            two uniform codes, "code".
         info_weight: weight of the bound on the mutual information of told codes and image, per nat.
         least_std: how sure a continuous code may be told: the least standard deviation of Q, as a share of the
             prior's. A smaller one lets continuous codes say more, which they do before the categories do.
@@ -77,6 +78,8 @@ class InfoGANConfig(GANConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.blocks is None:
+            object.__setattr__(self, "blocks", _codes())
         if not self.blocks:
             raise ValueError("An info-gan needs model.blocks, the codes that are to be told; got none.")
         check_range("model", "info_weight", self.info_weight, 0.0, 1e6)
