@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from latentlab.models.adapt import adapt as adapt
     from latentlab.models.adapt import adapt_model as adapt_model
     from latentlab.models.edits import Edit as Edit
+    from latentlab.notebook import widget as widget
     from latentlab.runs import Run as Run
     from latentlab.training.fit import fit as fit
     from latentlab.training.fit import resume as resume
@@ -72,6 +73,7 @@ _WHERE = {
     "evaluate": "evaluation",
     "metrics": "metrics",
     "viz": "viz",
+    "widget": "notebook",
 }
 __all__ = ["__version__", *_WHERE]
 

@@ -28,6 +28,7 @@ _EXTRAS = {
     "video": (("av",), "saving traversals as MP4"),
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "writing models as ONNX"),
     "notebook": (("ipykernel", "nbclient", "nbformat"), "running the notebooks"),
+    "widget": (("anywidget",), "the sliders as a notebook widget"),
     "h5": (("h5py",), "reading the original 3D Shapes file (.h5)"),
     "tensorboard": (("tensorboard",), "TensorBoard logs beside the CSV log"),
     "surrogates": (("interpret",), "additive surrogate models (explainable boosting)"),

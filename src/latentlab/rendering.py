@@ -22,6 +22,7 @@ import torch
 from latentlab.analysis.inference import as_codes, check_seed, decode_latents, device_of, draw_codes, to_numpy
 from latentlab.analysis.traversal import dim_ranges, traverse, traverse_grid
 from latentlab.export.codes import codes_npz
+from latentlab.export.html import page_html
 from latentlab.export.onnx import to_onnx
 from latentlab.export.recipe import ENDING, KINDS, Recipe, ordered
 from latentlab.files import atomic_write
@@ -31,7 +32,9 @@ from latentlab.models.edits import Edit
 from latentlab.runs import Run
 
 if TYPE_CHECKING:
+    from latentlab.analysis.direction import Direction
     from latentlab.analysis.encoding import Encoding
+    from latentlab.export.axes import Labels
 
 Progress = Callable[[int, int], object]
 _PANELS = 5  # in a row of a movie
@@ -41,6 +44,7 @@ _PACKAGES = {
     "mp4": ("pillow", "av"),
     "npz": (),
     "onnx": ("onnx", "onnxscript", "onnx-ir"),
+    "html": (),
 }
 # How many threads torch uses belongs to the process: two files at once would put it back wrongly.
 _LOCK = threading.Lock()
@@ -227,13 +231,49 @@ def onnx_recipe(
     return _checked(run, recipe)
 
 
+def page_recipe(
+    run: Run,
+    z: Any = None,
+    *,
+    precision: str = "f16",
+    labels: Labels | None = None,
+    directions: Sequence[Direction] | None = None,
+    seed: int = 0,
+    start: str = "",
+) -> Recipe:
+    """The recipe of the self-contained page, which also shows the run's card and the names given to its latents.
+
+    Args:
+        run: whose page.
+        z: code (dim,) of the model's first space that the page starts from; None for its examples alone.
+        precision: of the decoder's weights, "f32", "f16" or "int8"; see ``export_html``.
+        labels: {latent: (factor, nats)}, None to measure them.
+        directions: directions with sliders of their own, None for those that ``export_html`` chooses.
+        seed: decides which images are encoded.
+        start: where ``z`` comes from, in words.
+    """
+    code: dict[str, Any] = {"space": run.model.latent_space.name, "start": start}
+    if z is not None:
+        code = _code(run, z, 1, seed, None, start)
+    recipe = Recipe(
+        kind="page",
+        file="html",
+        precision=precision,
+        labels=None if labels is None else dict(labels),
+        directions=None if directions is None else tuple(directions),
+        **{**code, "seed": check_seed(seed)},
+        **_place(run),
+    )
+    return _checked(run, recipe)
+
+
 def render(recipe: Recipe, run: Run | None = None, *, progress: Progress | None = None) -> bytes:
     """The content of a recipe's file.
 
     Args:
         recipe: what to make.
         run: the run where it is not at the place that the recipe names.
-        progress: called with (done, of all) where images are encoded; it may raise to cancel.
+        progress: called with (done, of all): images encoded, or steps of a picture; it may raise to cancel.
 
     Raises:
         OSError: if the run, or for encoded images its data, are not there.
@@ -247,7 +287,18 @@ def render(recipe: Recipe, run: Run | None = None, *, progress: Progress | None 
             return to_onnx(model, recipe.network, edits=recipe.edits, space=recipe.space).content
         if recipe.kind == "codes":
             return codes_npz(recipe, model, run.dataset() if recipe.source == "data" else None, progress)
-        return _picture(recipe, model)
+        if recipe.kind == "page":
+            text = page_html(
+                run,
+                precision=recipe.precision,
+                labels=recipe.labels,
+                directions=recipe.directions,
+                z=recipe.codes if recipe.z else None,
+                seed=recipe.seed or 0,
+                progress=progress,
+            )
+            return text.encode()
+        return _picture(recipe, model, progress)
 
 
 def make(recipe: Recipe, run: Run | None = None, *, progress: Progress | None = None) -> tuple[bytes, Recipe]:
@@ -379,7 +430,7 @@ def _columns(n: int) -> int:
     return min(n, max(math.ceil(math.sqrt(n)), min(n, 8)))
 
 
-def _picture(recipe: Recipe, model: Any) -> bytes:
+def _picture(recipe: Recipe, model: Any, progress: Progress | None = None) -> bytes:
     from latentlab.viz import show
     from latentlab.viz.images import gif_bytes, grid, mp4_bytes, png_bytes, to_pil
 
@@ -401,9 +452,13 @@ def _picture(recipe: Recipe, model: Any) -> bytes:
     # The ranges' origin and the seed are the recipe's: the call was given their outcome.
     origin = replace(result.provenance, seed=recipe.seed)
     result = replace(result, span=recipe.span, provenance=origin)
+    told = progress or (lambda done, total: None)
+    told(1, 3)
     picture = show(result, caption=recipe.caption, scale=recipe.scale)
     if recipe.kind != "movie":
         return picture.png()
+    picture.frames  # noqa: B018 (drawn here, between two looks at whether somebody cancelled)
+    told(2, 3)
     return (gif_bytes if recipe.file == "gif" else mp4_bytes)(picture.frames, recipe.fps)
 
 

@@ -7,6 +7,7 @@ padded on the wrong side, states flattened pixel by pixel instead of channel by 
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from latentlab.analysis.direction import Direction
+from latentlab.app.pull import Pull
 from latentlab.config import (
     BlockConfig,
     ConditionalGANConfig,
@@ -30,6 +32,7 @@ from latentlab.models.build import build_model
 from latentlab.models.edits import Edit
 
 EXACT = 3e-6
+LEVEL = 1.0 / 255.0
 """Of a layer, in units of its largest output: float32's rounding, summed in another order."""
 
 SQUARE, WIDE = (5, 7, 7), (3, 6, 11)
@@ -187,6 +190,46 @@ def test_steps_along_directions_equal_torch(engine):
     found = np.stack(engine(lower(model, ways), numbers, edits=[edit.to_dict()]).images)
     assert np.abs(found - expected([0, 1, 2, 3])).max() < 0.05 / 255
     assert np.abs(found - expected([1, 0, 2, 3])).max() > 3 / 255  # the fake: two steps are mixed up
+
+
+@pytest.mark.parametrize("space", ["z", "w"])
+@pytest.mark.parametrize("cutoff", [None, 0, 3])
+def test_the_numbers_of_a_pull_equal_torch(engine, space, cutoff):
+    """Would catch a truncation behind the steps, of other layers or towards 0, and a code of W that is mapped."""
+    torch.manual_seed(0)
+    config, shape = FAMILIES["stylegan"]
+    model = lively(build_model(config, shape)).eval()
+    model.mapping.mean.copy_(torch.randn(10))
+    ways = (
+        Direction("all", tuple(torch.randn(10).tolist()), space="w", step=2.0),
+        Direction("some", tuple(torch.randn(10).tolist()), space="w", step=2.0, layers=(1, 4)),
+    )
+    if space == "z":
+        ways += (Direction("code", tuple(torch.randn(6).tolist()), space="z"),)
+    pull = Pull(space, ways, cutoff)
+    numbers = torch.randn(4, pull.dim(model))
+    if cutoff is not None:
+        numbers[:, -1] = torch.tensor([0.0, 0.5, 0.9, 1.0])
+    program = lower(model, ways, space=space, cutoff=cutoff)
+    with torch.inference_mode():
+        expected = [pull.decode(model, row[None])[0].numpy() for row in numbers]
+        moved = numbers.clone()
+        moved[:, -1] += 0.2
+        other = [pull.decode(model, row[None])[0].numpy() for row in moved]
+    assert np.abs(np.stack(other) - np.stack(expected)).max() > 2 * LEVEL, "the last number must show"
+    ran = engine(program, numbers)
+    assert np.abs(np.stack(ran.images) - np.stack(expected)).max() < 0.05 * LEVEL
+
+
+def test_a_pull_of_what_is_not_there_is_refused():
+    plain, style = (build_model(*FAMILIES[name]) for name in ("burgess", "stylegan"))
+    for model, options, wording in (
+        (plain, {"cutoff": 0}, "Only styles are truncated"),
+        (plain, {"space": "w"}, "No space 'w' in this model"),
+        (style, {"space": "w+"}, "decodes codes of 'z' or 'w'; these are of 'w+'"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(wording)):
+            lower(model, **options)
 
 
 def test_a_direction_beside_the_way_is_refused():

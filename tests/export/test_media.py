@@ -18,7 +18,15 @@ from latentlab.cli import main
 from latentlab.export.recipe import Recipe
 from latentlab.latents import Categorical
 from latentlab.models.edits import Edit
-from latentlab.rendering import codes_recipe, image_recipe, onnx_recipe, render, traversal_recipe, write
+from latentlab.rendering import (
+    codes_recipe,
+    image_recipe,
+    onnx_recipe,
+    page_recipe,
+    render,
+    traversal_recipe,
+    write,
+)
 from latentlab.runs import Run
 
 NAMES = ("digits-vae", "digits-infogan", "digits-m2", "digits-stylegan")
@@ -68,6 +76,7 @@ def recipes_of(run):
         found["w.png"] = traversal_recipe(run, dims=["w0", "w3"], space="w", span=2.0, steps=4)
     if run.name == "zoo:digits-vae":
         found["data.npz"] = codes_recipe(run, source="data", count=40, seed=3)
+        found["page.html"] = page_recipe(run, run.model.sample_codes(1, 4)[0], precision="int8")
     if run.name == "zoo:digits-infogan":
         found["generator.onnx"] = onnx_recipe(run, edits=[edit])
     return found
@@ -91,7 +100,7 @@ def test_another_process_with_two_threads_makes_the_same_bytes(runs, tmp_path):
         check=True,
     )
     assert dict(line.split() for line in again.stdout.splitlines()) == made
-    assert len(made) == 31
+    assert len(made) == 32
 
 
 def test_an_image_is_what_the_model_decodes_and_nothing_else(runs):

@@ -7,9 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from latentlab.analysis.direction import Direction
 from latentlab.export.recipe import KINDS, VERSION, Recipe
 from latentlab.models.edits import Edit
-from latentlab.rendering import codes_recipe, image_recipe, onnx_recipe, open_run, render, traversal_recipe
+from latentlab.rendering import (
+    codes_recipe,
+    image_recipe,
+    onnx_recipe,
+    open_run,
+    page_recipe,
+    render,
+    traversal_recipe,
+)
 from latentlab.runs import Run
 
 
@@ -22,6 +31,7 @@ def run():
 def recipes(run):
     """One recipe of each kind, with an edit where there can be one."""
     edit = Edit(run.model.generator.addresses[1], (3, 5), "scale", 0.1 + 0.2, amount=1 / 3)
+    slant = Direction("slant", tuple(np.eye(10)[2]), space="z", step=0.5)
     return {
         "image": image_recipe(run, count=3, edits=[edit], seed=7),
         "traversal": traversal_recipe(run, dims=["z1", "z4"], span=2.5, edits=[edit]),
@@ -29,6 +39,7 @@ def recipes(run):
         "movie": traversal_recipe(run, dims="z2", kind="movie", file="mp4", fps=7.5),
         "codes": codes_recipe(run, count=20, seed=2),
         "onnx": onnx_recipe(run, edits=[edit]),
+        "page": page_recipe(run, np.full(10, 0.1), labels={"z1": ("stroke", 0.7)}, directions=[slant]),
     }
 
 

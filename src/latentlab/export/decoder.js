@@ -9,35 +9,47 @@ LL.Decoder = class {
     this.flying = null;
     this.edits = [];
     this.stage = null;
+    this.beside = true; // the picture without edits, where there are any
     this.watchers = new Set();
   }
 
   // `source` is the text of engine.js; `failed` hears, in a sentence, what goes wrong later.
   async open(wasm, program, source, failed) {
     try {
-      const serve = `let engine; onmessage = async ({ data }) => {
-        if (data.wasm) engine = await LatentEngine.create(data.wasm, data.program);
-        postMessage(data.wasm ? { ready: true } : engine.answer(data)); };`;
-      const worker = new Worker(URL.createObjectURL(new Blob([source, serve], { type: "text/javascript" })));
-      await new Promise((resolve, reject) => {
-        worker.onmessage = resolve;
-        worker.onerror = reject;
-        worker.postMessage({ wasm, program });
-      });
-      worker.onmessage = ({ data }) => this.land(data);
-      worker.onerror = (error) => failed(`The decoder stopped: ${error.message}. Reload the page.`);
-      this.ask = (request) => worker.postMessage(request);
-      LL.metrics.decoded_in = "worker";
+      await this.openWorker(wasm, program, source, failed);
     } catch {
+      this.close();
       const engine = await LatentEngine.create(wasm, program);
       this.ask = (request) => setTimeout(() => this.land(engine.answer(request)));
       LL.metrics.decoded_in = "page";
+      this.pump();
     }
+  }
+
+  // The same in a Worker or not at all.
+  async openWorker(wasm, program, source, failed) {
+    const at = URL.createObjectURL(new Blob([source, "\nLatentEngine.serve(self);"], { type: "text/javascript" }));
+    const worker = (this.worker = new Worker(at));
+    await new Promise((resolve, reject) => {
+      worker.onmessage = ({ data }) => (data.error ? reject(new Error(data.error)) : resolve());
+      worker.onerror = (error) => reject(new Error(error.message || "its worker did not start"));
+      worker.postMessage({ wasm, program });
+    }).finally(() => URL.revokeObjectURL(at));
+    const stopped = (message) => failed(`The decoder stopped: ${message}.`);
+    worker.onmessage = ({ data }) => (data.error ? stopped(data.error) : this.land(data));
+    worker.onerror = (error) => stopped(error.message);
+    this.ask = (request) => worker.postMessage(request);
+    LL.metrics.decoded_in = "worker";
     this.pump();
   }
 
+  close() {
+    this.worker?.terminate();
+    this.ask = null;
+  }
+
   draw(z, arrive) {
-    this.live = { codes: [Float32Array.from(z)], edits: this.edits, stage: this.stage, original: this.edits.length > 0, arrive };
+    this.live = { codes: [Float32Array.from(z)], edits: this.edits, stage: this.stage, original: this.beside && this.edits.length > 0, arrive };
     this.pump();
   }
 
@@ -83,7 +95,7 @@ LL.engines.browser = class {
   }
 
   draw(request) {
-    const at = performance.now();
+    const at = request.at ?? performance.now();
     this.decoder.draw(request.z, async (answer) => {
       const { w, h, c, ms, images } = answer;
       // The first picture waits for the engine to open, which says nothing about a drag.

@@ -1,7 +1,7 @@
 // Runs a program (program.py) in engine.wasm: one code to one image, with hidden states that can be read and edited.
 //
 // The same text serves a Worker, a page's main thread and node. LatentEngine.create(wasm, program) takes the module's
-// bytes and the program as Program.pack gives it.
+// bytes and the program as Program.pack gives it, its numbers in base64 or as they are.
 class LatentEngine {
   static WORDS = 24;
   static ADDRESSES = 5;
@@ -31,7 +31,9 @@ class LatentEngine {
     this.stages = new Map(program.stages.map((stage) => [stage.address, stage]));
   }
 
+  // Bytes of their own, of text in base64 or of such bytes.
   static bytes(text) {
+    if (text instanceof ArrayBuffer) return new Uint8Array(text);
     const raw = atob(text), out = new Uint8Array(raw.length);
     for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
     return out;
@@ -67,6 +69,20 @@ class LatentEngine {
       for (let k = 0; k < each; k++)
         for (let c = 0; c < channels; c++, i++)
           to[i] = codes[i] * scales[(b * groups + Math.floor(k / group)) * channels + c];
+  }
+
+  // Answers a page from a Worker: the first message brings { wasm, program }, each later one is a request.
+  static serve(port) {
+    let engine = null;
+    port.onmessage = async ({ data }) => {
+      try {
+        if (engine) return port.postMessage(engine.answer(data));
+        engine = await LatentEngine.create(data.wasm, data.program);
+        port.postMessage({ ready: true });
+      } catch (error) {
+        port.postMessage({ error: error.message });
+      }
+    };
   }
 
   view(at, count) {

@@ -20,7 +20,7 @@ from latentlab.analysis import decode_latents, encode_dataset, encode_images
 from latentlab.analysis.direction import Direction
 from latentlab.analysis.encoding import Encoding
 from latentlab.analysis.ganspace import ganspace
-from latentlab.analysis.inference import draw_codes, to_numpy
+from latentlab.analysis.inference import as_codes, draw_codes, to_numpy
 from latentlab.export.axes import Labels, axes_of, factor_labels, with_directions
 from latentlab.export.lowering import lower
 from latentlab.export.markdown import headline_of, to_html
@@ -48,6 +48,7 @@ def export_html(
     labels: Labels | None = None,
     encoding: Encoding | None = None,
     directions: Sequence[Direction] | None = None,
+    z: Any = None,
     seed: int = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
@@ -64,6 +65,8 @@ def export_html(
         encoding: of the run's data by its model; None to encode 2,000 images here, where there are data and an encoder.
         directions: directions of the model's spaces and of stages behind its code, a slider each; None for the ten
             principal directions of W where there is a W, whose own coordinates mean nothing, and else for none.
+        z: code (dim,) of the model's first space that the page starts from, or several (n, dim); the page's other
+            examples come behind.
         seed: decides which images are encoded, and the first codes where there are none.
         progress: called with (images encoded, images in all); it may raise to cancel.
 
@@ -74,13 +77,45 @@ def export_html(
         ValueError: if the browser engine can't run the model, or a direction; the message names the stage.
         OSError: if the file can't be written.
     """
+    text = page_html(
+        run,
+        precision=precision,
+        labels=labels,
+        encoding=encoding,
+        directions=directions,
+        z=z,
+        seed=seed,
+        progress=progress,
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path, "w") as file:
+        file.write(text)
+    return path
+
+
+def page_html(
+    run: Any,
+    *,
+    precision: str = "f16",
+    labels: Labels | None = None,
+    encoding: Encoding | None = None,
+    directions: Sequence[Direction] | None = None,
+    z: Any = None,
+    seed: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> str:
+    """The text of the file that ``export_html`` writes; see there."""
     model = run.model
     chosen, shares = _directions(model, directions, seed)
     program = lower(model, chosen).pack(precision)
     data = _dataset(run)
     if encoding is None and data is not None and is_inference_model(model):
         encoding = encode_dataset(model, data, _IMAGES, seed=seed, progress=progress)
-    examples = np.round(_examples(model, data, encoding, seed).astype(np.float64), 5)
+    examples = _examples(model, data, encoding, seed)
+    if z is not None:
+        examples = np.concatenate([to_numpy(as_codes(model, z)), examples])[:_EXAMPLES]
+    examples = np.round(examples.astype(np.float64), 5)
     labels = factor_labels(encoding, seed) if labels is None else labels
     names = run.annotations.get("names", {})
     axes = axes_of(
@@ -105,11 +140,7 @@ def export_html(
         "reference": _reference(model, examples[:_CHECKED]),
         "seed": seed,
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, "w") as file:
-        file.write(_page(content, run.card))
-    return path
+    return _page(content, run.card)
 
 
 def _directions(

@@ -14,7 +14,8 @@
   const traverse = LL.mount("traverse", main, host);
   const left = main.querySelector(".ll-left"), right = main.querySelector(".ll-right");
   const source = document.getElementById("engine").textContent, say = (sentence) => traverse.status.error(sentence);
-  decoder.open(LatentEngine.bytes(content.wasm), content.program, source, say).then(check, (error) =>
+  const failed = (sentence) => say(`${sentence} Reload the page.`);
+  decoder.open(LatentEngine.bytes(content.wasm), content.program, source, failed).then(check, (error) =>
     say(`This browser can't run the decoder (${error.message}); any browser of 2023 or later can.`));
   content.program = null;
 

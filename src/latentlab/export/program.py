@@ -141,7 +141,16 @@ class Program:
     # -- sending one -----------------------------------------------------------------------------------------------
 
     def pack(self, precision: str = "f16") -> dict[str, Any]:
-        """The program as plain JSON values, with numbers in base64, for engine.js.
+        """The program as plain JSON values, with numbers in base64, for engine.js; ``packed`` says the rest."""
+        program, steps, weights = self.packed(precision)
+        return {
+            **program,
+            "steps": base64.b64encode(steps).decode(),
+            "weights": base64.b64encode(weights).decode(),
+        }
+
+    def packed(self, precision: str = "f16") -> tuple[dict[str, Any], bytes, bytes]:
+        """The program as plain JSON values, its steps and its weights.
 
         Args:
             precision: of layers' weights: "f32", "f16", or "int8" with a scale for every 32 weights of an output
@@ -172,12 +181,10 @@ class Program:
                 blob += numbers.tobytes()
             blob += bytes(-len(blob) % 4)
             table.append(entry)
-        return {
+        program = {
             "precision": precision,
             "size": self.size,
-            "steps": base64.b64encode(np.array(self.steps, dtype="<i4").tobytes()).decode(),
             "constants": table,
-            "weights": base64.b64encode(bytes(blob)).decode(),
             "input": {"at": self.input.at, "shape": self.input.shape},
             "output": {"at": self.output.at, "shape": self.output.shape},
             "stages": [
@@ -186,6 +193,7 @@ class Program:
             ],
             "multiplications": self.multiplications,
         }
+        return program, np.array(self.steps, dtype="<i4").tobytes(), bytes(blob)
 
 
 def _eight_bits(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

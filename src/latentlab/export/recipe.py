@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from latentlab.analysis.direction import Direction
 from latentlab.analysis.inference import check_edits, input_spaces
+from latentlab.export.program import PRECISIONS
+from latentlab.export.recipe_values import CHECKS
 from latentlab.files import atomic_write
 from latentlab.latents import UNORDERED, Categorical, Codebook
 from latentlab.models.contract import is_inference_model, space_of, weights_digest
@@ -25,7 +28,6 @@ from latentlab.models.edits import Edit
 VERSION = 1
 ENDING = ".recipe.json"
 _LARGEST = 20_000_000
-_MOST = {"steps": 500, "scale": 64, "count": 1_000_000}
 _PIXELS = 300_000_000  # of all images of a picture or a movie together: about a gigabyte
 _CODE = ("space", "z", "start", "seed", "edits")
 _MOVING = ("dims", "ranges", "span", "steps", "scale")
@@ -37,10 +39,12 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "movie": (("gif", "mp4"), (*_CODE, *_MOVING, "fps")),
     "codes": (("npz",), ("space", "source", "count", "z", "start", "seed")),
     "onnx": (("onnx",), ("network", "space", "edits")),
+    "page": (("html",), ("space", "z", "start", "seed", "precision", "labels", "directions")),
 }
 SOURCES = ("given", "prior", "data")
 NETWORKS = ("generator", "encoder")
 SPANS = ("prior", "posterior", "sigma", "values")
+_ALLOWED = {"source": SOURCES, "network": NETWORKS, "span": SPANS, "precision": PRECISIONS}
 _ALWAYS = ("kind", "file", "run", "step", "weights_digest")
 _NOTES = ("made_with", "output")
 
@@ -51,13 +55,13 @@ class Recipe:
 
     Attributes:
         kind: "image" (one image or a sheet of several), "traversal" (strips), "grid" (a plane of two latents), "movie"
-            (strips that move), "codes" or "onnx".
-        file: ending of the file: "png", "gif", "mp4", "npz" or "onnx".
+            (strips that move), "codes", "onnx" or "page", the self-contained one.
+        file: ending of the file: "png", "gif", "mp4", "npz", "onnx" or "html".
         run: what ``Run.open`` takes: a folder, or "zoo:NAME".
         step: None for the run's latest weights, or the step of a kept checkpoint.
         weights_digest: SHA-256 of the weights, hex.
         space: name of the space that the codes belong to.
-        z: codes, (n, dim) exact numbers; one code unless the kind is "image" or "codes".
+        z: codes, (n, dim) exact numbers; one code unless the kind is "image", "codes" or "page", which may do without.
         start: where the codes come from, in words.
         seed: the seed that they were drawn with, None where no chance was involved.
         edits: edits of the network.
@@ -72,6 +76,9 @@ class Recipe:
             by ``seed`` and encoded).
         count: of "codes": how many are drawn or encoded.
         network: of "onnx": "generator" or "encoder".
+        precision: of the weights of a "page": "f32", "f16" or "int8".
+        labels: of a "page": {latent: (factor it knows most of, nats)}; None to measure them.
+        directions: of a "page": those with sliders of their own; None for those that ``export_html`` chooses.
         made_with: versions and device that made the file.
         output: size and SHA-256 of the file, {"bytes": n, "sha256": hex}; None before it was made.
 
@@ -99,6 +106,9 @@ class Recipe:
     source: str = "given"
     count: int = 1
     network: str = "generator"
+    precision: str = "f16"
+    labels: Mapping[str, tuple[str, float]] | None = None
+    directions: tuple[Direction, ...] | None = None
     made_with: Mapping[str, Any] = field(default_factory=dict)
     output: Mapping[str, Any] | None = None
 
@@ -110,7 +120,7 @@ class Recipe:
             raise ValueError(
                 f"A recipe of kind {self.kind!r} makes {' or '.join(endings)}; got {self.file!r}."
             )
-        for name, check in _CHECKS.items():
+        for name, check in CHECKS.items():
             object.__setattr__(self, name, check(name, getattr(self, name)))
         for spec in fields(self):
             if spec.name not in (*_ALWAYS, *_NOTES, *self._own, "space"):
@@ -122,7 +132,8 @@ class Recipe:
             raise ValueError(f"ranges needs one entry a latent ({len(self.dims)}); got {len(self.ranges)}.")
         if len({len(code) for code in self.z}) > 1:
             raise ValueError("z must be codes of one length; theirs differ.")
-        if "z" in self._own and not self.z and (self.kind != "codes" or self.source == "given"):
+        optional = self.kind == "page" or (self.kind == "codes" and self.source != "given")
+        if "z" in self._own and not self.z and not optional:
             raise ValueError(f"A recipe of kind {self.kind!r} needs a code z; got none.")
         if "dims" in self._own and not self.dims:
             raise ValueError(f"A recipe of kind {self.kind!r} needs latents dims; got none.")
@@ -130,7 +141,7 @@ class Recipe:
             raise ValueError(f"A recipe of kind {self.kind!r} leaves from one code z; got {len(self.z)}.")
         if self.kind == "grid" and (len(self.dims) != 2 or None in self.ranges):
             raise ValueError(f"A grid needs two latents that have ranges; got {', '.join(self.dims)}.")
-        for name, allowed in (("source", SOURCES), ("network", NETWORKS), ("span", SPANS)):
+        for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
         if self.kind == "codes" and self.source != "given" and self.z:
@@ -155,6 +166,8 @@ class Recipe:
         found["edits"] = [edit.to_dict() for edit in self.edits]
         if "edits" not in self._own:
             del found["edits"]
+        if self.directions is not None:
+            found["directions"] = [direction.to_dict() for direction in self.directions]
         return {**found, "made_with": dict(self.made_with), "output": self.output and dict(self.output)}
 
     def to_json(self) -> str:
@@ -308,99 +321,4 @@ def _refuse_constant(text: str) -> float:
     raise ValueError(f"A recipe holds finite numbers; this one holds {text}.")
 
 
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{name} must be a text; got {value!r}.")
-    return value
-
-
-def _number(name: str, value: Any) -> float:
-    # No whole number is taken as it is: JSON's may be too long for a float.
-    known = isinstance(value, (float, np.number)) or (isinstance(value, int) and abs(value) < 2**63)
-    if isinstance(value, bool) or not known or not math.isfinite(value):
-        raise ValueError(f"{name} must hold finite numbers; got {repr(value)[:40]}.")
-    return float(value)
-
-
-def _list(name: str, value: Any) -> tuple:
-    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
-        raise ValueError(f"{name} must be a list; got {value!r}.")
-    return tuple(value)
-
-
-def _whole(least: int, optional: bool = False) -> Callable[[str, Any], Any]:
-    def check(name: str, value: Any) -> int | None:
-        if optional and value is None:
-            return None
-        most = _MOST.get(name, 2**63 - 1)
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not whole or not least <= value <= most:
-            raise ValueError(f"{name} must be a whole number from {least} to {most:,}; got {value!r}.")
-        return int(value)
-
-    return check
-
-
-def _codes(name: str, value: Any) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(_number(name, v) for v in _list(name, row)) for row in _list(name, value))
-
-
-def _ranges(name: str, value: Any) -> tuple[tuple[float, float] | None, ...]:
-    found: list[tuple[float, float] | None] = []
-    for ends in _list(name, value):
-        pair = None if ends is None else tuple(_number(name, v) for v in _list(name, ends))
-        if pair is not None and (len(pair) != 2 or pair[0] == pair[1]):
-            raise ValueError(f"{name} must hold pairs of a low and a high end; got {list(pair)}.")
-        found.append(pair)  # type: ignore[arg-type]
-    return tuple(found)
-
-
-def _names(name: str, value: Any) -> tuple[str, ...]:
-    return tuple(_text(name, v) for v in _list(name, value))
-
-
-def _edits(name: str, value: Any) -> tuple[Edit, ...]:
-    return tuple(e if isinstance(e, Edit) else Edit.from_dict(e) for e in _list(name, value))
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false; got {value!r}.")
-    return value
-
-
-def _rate(name: str, value: Any) -> float:
-    if not 0 < _number(name, value) <= 50:
-        raise ValueError(f"{name} must lie above 0 and at most at 50; got {value!r}.")
-    return float(value)
-
-
-def _notes(name: str, value: Any) -> Any:
-    if value is not None and not isinstance(value, Mapping):
-        raise ValueError(f"{name} must be a JSON object; got {value!r}.")
-    return value if name == "output" else value or {}
-
-
-_CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "run": _text,
-    "weights_digest": _text,
-    "step": _whole(0, optional=True),
-    "space": _text,
-    "z": _codes,
-    "start": _text,
-    "seed": _whole(0, optional=True),
-    "edits": _edits,
-    "dims": _names,
-    "ranges": _ranges,
-    "span": _text,
-    "steps": _whole(2),
-    "scale": _whole(1),
-    "caption": _flag,
-    "fps": _rate,
-    "source": _text,
-    "count": _whole(1),
-    "network": _text,
-    "made_with": _notes,
-    "output": _notes,
-}
-assert set(_CHECKS) == {f.name for f in fields(Recipe)} - {"kind", "file"}
+assert set(CHECKS) == {f.name for f in fields(Recipe)} - {"kind", "file"}

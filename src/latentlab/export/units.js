@@ -160,7 +160,7 @@ LL.Units = class {
         context.lineTo(x + cell - 2, y + 2);
         context.stroke();
       }
-      if (unit === this.cursor && document.activeElement === this.canvas) {
+      if (unit === this.cursor && this.canvas.getRootNode().activeElement === this.canvas) {
         context.strokeStyle = LL.css(theme.primary);
         context.lineWidth = 2;
         context.strokeRect(x + 1, y + 1, cell - 2, cell - 2);
