@@ -3,6 +3,8 @@
 from latentlab.analysis.activation_maximisation import MaximisedActivation, maximise_activation
 from latentlab.analysis.activations import Activations, FeatureMaps, activations, feature_maps, stages_of
 from latentlab.analysis.alignment import procrustes
+from latentlab.analysis.arithmetic import LatentArithmetic, latent_arithmetic
+from latentlab.analysis.attribute_vector import AttributeVector, attribute_vector, half_labels, value_labels
 from latentlab.analysis.attribution import Attribution, integrated_gradients
 from latentlab.analysis.boundary import boundary
 from latentlab.analysis.bundles import EdgeBundles, edge_bundles
@@ -68,6 +70,7 @@ from latentlab.analysis.units import EditComparison, UnitRanking, compare_edits,
 __all__ = [
     "Activations",
     "Analogy",
+    "AttributeVector",
     "Attribution",
     "CausalEffect",
     "ConceptMap",
@@ -89,6 +92,7 @@ __all__ = [
     "Interpolation",
     "Inversion",
     "Jacobian",
+    "LatentArithmetic",
     "LatentMatching",
     "LatentUnits",
     "LinearReadout",
@@ -120,6 +124,7 @@ __all__ = [
     "UnitSpread",
     "activations",
     "analogy",
+    "attribute_vector",
     "boundary",
     "causal_effect",
     "compare_edits",
@@ -143,12 +148,14 @@ __all__ = [
     "ganspace",
     "geodesic",
     "group_direction",
+    "half_labels",
     "image_concepts",
     "influence_by_stage",
     "integrated_gradients",
     "interpolate",
     "invert",
     "jacobian",
+    "latent_arithmetic",
     "latent_unit_pixel",
     "light_map",
     "linear_readout",
@@ -183,5 +190,6 @@ __all__ = [
     "unit_facets",
     "unit_isolates",
     "unit_spread",
+    "value_labels",
     "warm_up",
 ]

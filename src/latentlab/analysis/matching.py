@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from latentlab.analysis.category_matching import contingency, partner_categories, shared_share
 from latentlab.analysis.inference import (
     BATCH_SIZE,
     as_images,
@@ -33,7 +34,7 @@ _CHANCE = 0.95
 class LatentMatching(Result):
     """The latents of two models, paired one to one so that the paired ones agree most about the same images.
 
-    A category, or a position of a codebook, is one latent.
+    A category, or a position of a codebook, is one latent; it is paired with its like alone.
 
     Attributes:
         strength: (latents of a, latents of b), nats for "mutual_information", 0 to 1 for "correlation".
@@ -52,6 +53,9 @@ class LatentMatching(Result):
         quantiles_a: (latents of a, levels), quantiles of the codes of these images, from the least to the greatest.
         quantiles_b: (latents of b, levels).
         measure: what strength is.
+        contingency: {category of a: (its categories, those of its partner)}, how many of the images fall into each.
+        categories: {category of a: (its categories,)}, which of its partner's each is, -1 for one without images.
+        categories_null: {category of a: (n_draws,)}, share of images in paired categories when those of b are shuffled.
     """
 
     strength: np.ndarray
@@ -69,6 +73,9 @@ class LatentMatching(Result):
     quantiles_a: np.ndarray
     quantiles_b: np.ndarray
     measure: str
+    contingency: dict[str, np.ndarray]
+    categories: dict[str, np.ndarray]
+    categories_null: dict[str, np.ndarray]
 
     def pairs(self) -> list[tuple[str, str, float]]:
         """(latent of a, latent of b, strength) of the sure pairs, the strongest first."""
@@ -78,6 +85,10 @@ class LatentMatching(Result):
             for i in order
             if self.sure[i]
         ]
+
+    def agreement(self, name: str) -> float:
+        """Share of the images that lie in paired categories of a's category ``name`` and its partner, in [0, 1]."""
+        return shared_share(self.contingency[name])
 
     def carried(self, values: np.ndarray, latent: int) -> np.ndarray:
         """Values of a latent of a, carried to its partner's: to the same quantile, from the other end for sign -1.
@@ -102,6 +113,7 @@ class _Latents:
     coordinates: np.ndarray
     values: np.ndarray  # (n, latents); of an unordered latent the category's number
     ordered: np.ndarray
+    sizes: np.ndarray  # number of categories, 0 for what is no category
     kl: np.ndarray
 
 
@@ -120,8 +132,9 @@ def match_latents(
     """Pairs the latents of two models one to one so that the sum of their agreements is greatest.
 
     Agreement is measured between the posterior means of the same images, by ranks, so that it does not depend on the
-    latents' scales. What the encoder does not use (mean KL at most 0.1 nats) takes no part: its means are noise that
-    may well agree.
+    latents' scales. Only likes are paired: what has an order with what has one, a category with a category, of which
+    then each is paired with one of the other's. What the encoder does not use (mean KL at most 0.1 nats) takes no part:
+    its means are noise that may well agree.
 
     Args:
         model_a: a model with an encoder.
@@ -168,24 +181,31 @@ def match_latents(
     b = _latents(model_b, x, batch_size, lambda done: told(n + done))
     compare = _information(a, b, bins) if measure == "mutual_information" else _correlation(a, b)
     active_a, active_b = a.kl > ACTIVE_NATS, b.kl > ACTIVE_NATS
-    usable = np.outer(active_a, active_b)
+    kinds_a, kinds_b = (np.where(m.sizes > 0, 2, m.ordered) for m in (a, b))
+    usable = np.outer(active_a, active_b) & (kinds_a[:, None] == kinds_b)
     rows = np.arange(n)
     strength = compare(rows)
     permutation = _assigned(np.where(usable, strength, 0.0))
     paired = permutation >= 0
     matched = np.full(len(a.names), np.nan)
     matched[paired] = strength[np.flatnonzero(paired), permutation[paired]]
+    both = {i: int(permutation[i]) for i in np.flatnonzero(paired).tolist() if a.sizes[i]}
     rng, null = np.random.default_rng(check_seed(seed)), np.zeros(n_draws)
+    shuffled = {a.names[i]: np.zeros(n_draws) for i in both}
     for k in range(n_draws):
-        null[k] = np.where(usable, compare(rng.permutation(rows)), 0.0).max(initial=0.0)
+        order = rng.permutation(rows)
+        null[k] = np.where(usable, compare(order), 0.0).max(initial=0.0)
+        for i, j in both.items():
+            shuffled[a.names[i]][k] = shared_share(_table(a, i, b, j, order))
         told(2 * n + k + 1)
+    tables = {a.names[i]: _table(a, i, b, j, rows) for i, j in both.items()}
     high = float(np.quantile(null, _CHANCE))
     signs = np.zeros(len(a.names))
     for i in np.flatnonzero(paired):
         j = permutation[i]
         if a.ordered[i] and b.ordered[j]:
             signs[i] = 1.0 if _rank_correlation(a.values[:, [i]], b.values[:, [j]])[0, 0] >= 0 else -1.0
-    others = np.where(usable, strength, 0.0).copy()
+    others = np.where(np.outer(active_a, active_b), strength, 0.0)
     others[np.flatnonzero(paired), permutation[paired]] = 0.0
     margin = matched[paired] - others[paired].max(axis=1, initial=0.0)
     levels = np.linspace(0.0, 1.0, LEVELS)
@@ -205,6 +225,9 @@ def match_latents(
         quantiles_a=np.quantile(a.values, levels, axis=0).T,
         quantiles_b=np.quantile(b.values, levels, axis=0).T,
         measure=measure,
+        contingency=tables,
+        categories={name: partner_categories(table) for name, table in tables.items()},
+        categories_null=shuffled,
         certificate={
             "matched_mean": float(matched[paired].mean()) if paired.any() else 0.0,
             "null_high": high,
@@ -236,7 +259,7 @@ def _latents(model: Any, x: Tensor, batch_size: int, told: Callable[[int], objec
             nats.append(to_numpy(posterior.kl()))
             told(min(first + batch_size, len(x)))
     z, kl = np.concatenate(codes).astype(float), np.concatenate(nats).astype(float).mean(axis=0)
-    names, coordinates, values, ordered, each = [], [], [], [], []
+    names, coordinates, values, ordered, sizes, each = [], [], [], [], [], []
     space = model.latent_space
     for block in space.blocks:
         where = range(*space.slice(block.name).indices(space.dim))
@@ -245,6 +268,7 @@ def _latents(model: Any, x: Tensor, batch_size: int, told: Callable[[int], objec
             coordinates.append(where[0])
             values.append(z[:, where.start : where.stop].argmax(axis=1).astype(float))
             ordered.append(False)
+            sizes.append(block.dim)
             each.append(kl[where.start : where.stop].sum())
             continue
         for i in where:
@@ -252,10 +276,21 @@ def _latents(model: Any, x: Tensor, batch_size: int, told: Callable[[int], objec
             coordinates.append(i)
             values.append(z[:, i])
             ordered.append(not isinstance(block.prior, UNORDERED))
+            sizes.append(0)
             each.append(kl[i])
     return _Latents(
-        tuple(names), np.array(coordinates), np.stack(values, 1), np.array(ordered), np.array(each)
+        tuple(names),
+        np.array(coordinates),
+        np.stack(values, 1),
+        np.array(ordered),
+        np.array(sizes),
+        np.array(each),
     )
+
+
+def _table(a: _Latents, i: int, b: _Latents, j: int, rows: np.ndarray) -> np.ndarray:
+    """How the images fall into the categories of latent i of a and latent j of b, b's images in that order."""
+    return contingency(a.values[:, i], b.values[rows, j], int(a.sizes[i]), int(b.sizes[j]))
 
 
 def _information(a: _Latents, b: _Latents, bins: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -3,8 +3,10 @@
 # Each of these registers its drawings.
 from latentlab.viz import (
     activation_maximisation,
+    arithmetic,
     attribution,
     charts,
+    clusters,
     datapath,
     deconvnet,
     directions,
@@ -30,8 +32,10 @@ from latentlab.viz.images import to_pil
 __all__ = [
     "Picture",
     "activation_maximisation",
+    "arithmetic",
     "attribution",
     "charts",
+    "clusters",
     "datapath",
     "deconvnet",
     "directions",

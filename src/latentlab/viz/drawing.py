@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from latentlab.analysis.results import Result, draw_with
@@ -27,11 +28,14 @@ class Picture:
     Attributes:
         image: the still picture, RGB.
         caption: what it is, with certificate and provenance, in one line.
+        cells: where the images of the result's codes ``z`` (…, dim) lie on the still: left, top, right and bottom in
+            pixels, (…, 4); 0 throughout for a code without an image. None where the drawing doesn't tell.
     """
 
     image: Image.Image
     caption: str
     movie: Callable[[], Sequence[Image.Image]] | None = field(default=None, repr=False)
+    cells: np.ndarray | None = field(default=None, repr=False)
 
     @cached_property
     def frames(self) -> tuple[Image.Image, ...]:
@@ -67,11 +71,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn of a result: the still, its title, and the frames where it moves."""
+    """What is drawn of a result: the still, its title, the frames where it moves, and the cells of ``Picture``."""
 
     still: Image.Image
     title: str
     movie: Callable[[], Sequence[Image.Image]] | None = None
+    cells: np.ndarray | None = None
 
 
 _DRAW: dict[type, Callable[..., Drawing]] = {}
@@ -104,7 +109,7 @@ def show(result: Result, *, caption: bool = True, **options: Any) -> Picture:
     drawing = draw(result, **options)
     line = f"{drawing.title} · {_proof(result)} · {_origin(result)}".replace(" ·  · ", " · ")
     still = lettering.captioned(drawing.still, line) if caption else drawing.still
-    return Picture(still, line, drawing.movie)
+    return Picture(still, line, drawing.movie, drawing.cells)
 
 
 def _kinds() -> str:

@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw
 
 from latentlab.viz import lettering
 from latentlab.viz.colours import FAINT, INK, LINE, PAPER, WARNING, diverging, sequential
+from latentlab.viz.layout import MARGIN as _MARGIN
+from latentlab.viz.layout import boxes, layout
 from latentlab.viz.media import gif_bytes as gif_bytes
 from latentlab.viz.media import mp4_bytes as mp4_bytes
 from latentlab.viz.media import png_bytes as png_bytes
@@ -21,7 +23,6 @@ from latentlab.viz.media import save_media as save_media
 
 _CELL = 80
 _WIDEST = 1400
-_MARGIN = 10
 
 
 def to_pil(image: Any, scale: int = 1) -> Image.Image:
@@ -109,33 +110,56 @@ def sheet(
         if labels is not None and len(labels) != count:
             raise ValueError(f"{what} must be {count} texts; got {len(labels)}.")
     wide, high = cell or next(c.size for row in cells for c in row if c is not None)
-    plain = row_labels is None and column_labels is None and not title
-    margin = gap if plain else _MARGIN
-    left = margin + (max(lettering.width(t) for t in row_labels) + _MARGIN if row_labels else 0)
-    head = margin + (lettering.height(title, lettering.LARGE) + 4 if title else 0)
-    top = head + (
-        max(lettering.height(t, lettering.SMALL) for t in column_labels) + 2 if column_labels else 0
+    plan = layout(
+        rows,
+        columns,
+        (wide, high),
+        row_labels=row_labels,
+        column_labels=column_labels,
+        gap=gap,
+        title=title,
     )
-    body = columns * (wide + gap) - gap
-    full = max(left + body + margin, margin * 2 + lettering.width(title, lettering.LARGE) if title else 0)
-    picture = Image.new("RGB", (full, top + rows * (high + gap) - gap + margin), PAPER)
+    picture = Image.new("RGB", plan.size, PAPER)
     if title:
-        lettering.write(picture, (margin, margin), title, size=lettering.LARGE)
+        lettering.write(picture, (plan.margin, plan.margin), title, size=lettering.LARGE)
     for j, text in enumerate(column_labels or ()):
-        centre = left + j * (wide + gap) + wide / 2
-        lettering.write(picture, (centre, head), text, size=lettering.SMALL, colour=FAINT, anchor="ma")
+        centre = plan.corner(0, j)[0] + wide / 2
+        lettering.write(picture, (centre, plan.head), text, size=lettering.SMALL, colour=FAINT, anchor="ma")
     draw = ImageDraw.Draw(picture)
     for i, row in enumerate(cells):
-        y = top + i * (high + gap)
         if row_labels:
-            _row_label(picture, row_labels[i], margin, y + high / 2)
+            _row_label(picture, row_labels[i], plan.margin, plan.corner(i, 0)[1] + high / 2)
         for j, content in enumerate(row):
-            x = left + j * (wide + gap)
+            x, y = plan.corner(i, j)
             if content is not None:
                 picture.paste(content, (x, y))
             if (i, j) in marked:
                 draw.rectangle((x - 2, y - 2, x + wide + 1, y + high + 1), outline=WARNING, width=2)
     return picture
+
+
+def grid_boxes(
+    images: Any,
+    *,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    scale: int | None = None,
+    gap: int = 3,
+    title: str = "",
+) -> np.ndarray:
+    """Where ``grid`` puts its images: left, top, right and bottom in pixels, (rows, columns, 4); arguments as there."""
+    rows, columns, _, high, wide = np.shape(images)
+    scale = scale or fitting_scale((high, wide), columns)
+    plan = layout(
+        rows,
+        columns,
+        (wide * scale, high * scale),
+        row_labels=row_labels,
+        column_labels=column_labels,
+        gap=gap,
+        title=title,
+    )
+    return boxes(plan, rows, columns)
 
 
 def _row_label(picture: Image.Image, text: str, x: float, middle: float) -> None:
@@ -283,18 +307,28 @@ def feature_sheet(
 
 def titled(picture: Image.Image, title: str, margin: int = _MARGIN) -> Image.Image:
     """The picture with a margin, and a title above where there is one."""
-    head = margin + (lettering.height(title, lettering.LARGE) + 4 if title else 0)
+    left, top = titled_corner(title, margin)
     wide = max(picture.width, lettering.width(title, lettering.LARGE)) + 2 * margin
-    framed = Image.new("RGB", (wide, head + picture.height + margin), PAPER)
+    framed = Image.new("RGB", (wide, top + picture.height + margin), PAPER)
     if title:
         lettering.write(framed, (margin, margin), title, size=lettering.LARGE)
-    framed.paste(picture, (margin, head))
+    framed.paste(picture, (left, top))
     return framed
+
+
+def titled_corner(title: str, margin: int = _MARGIN) -> tuple[int, int]:
+    """Left and top that a picture has within ``titled``."""
+    return margin, margin + (lettering.height(title, lettering.LARGE) + 4 if title else 0)
+
+
+def axis_band() -> int:
+    """Width of the bands that ``with_axis_names`` puts to the left and below."""
+    return lettering.line_height() + 4
 
 
 def with_axis_names(picture: Image.Image, x: str, y: str) -> Image.Image:
     """The picture with the name of its horizontal axis below and that of the vertical one, turned, beside it."""
-    band = lettering.line_height() + 4
+    band = axis_band()
     named = Image.new("RGB", (picture.width + band, picture.height + band), PAPER)
     named.paste(picture, (band, 0))
     lettering.write(named, (band + picture.width / 2, picture.height), x, colour=FAINT, anchor="ma")

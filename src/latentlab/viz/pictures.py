@@ -52,6 +52,8 @@ def _traversal(result: Traversal, *, scale: int | None = None, animate: bool = T
     if shared and columns:
         labels = ["\n".join(line for line in text.split("\n") if " to " not in line) for text in labels]
     still = images.grid(result.images, row_labels=labels, column_labels=columns, scale=scale)
+    cells = images.grid_boxes(result.images, row_labels=labels, column_labels=columns, scale=scale)
+    cells[np.arange(steps) >= result.lengths[:, None]] = 0  # behind the end of a shorter strip
     what = {
         "prior": "prior range",
         "posterior": "posterior range",
@@ -90,7 +92,7 @@ def _traversal(result: Traversal, *, scale: int | None = None, animate: bool = T
         return _same_size(frames)
 
     title = f"Traversal of {_listed(result.dims)}, {what.get(result.span, result.span)}"
-    return Drawing(still, title, movie if animate else None)
+    return Drawing(still, title, movie if animate else None, cells)
 
 
 @drawn(TraversalGrid)
@@ -98,15 +100,16 @@ def _traversal_grid(result: TraversalGrid, *, scale: int | None = None, animate:
     # The array's rows go down; a person expects the larger y on top.
     order = np.argsort(-np.asarray(result.y_values), kind="stable")
     x, y = result.dims
-    still = images.grid(
-        np.asarray(result.images)[order],
-        row_labels=[_number(v) for v in np.asarray(result.y_values)[order]],
-        column_labels=[_number(v) for v in result.x_values],
-        title="",
-        scale=scale or images.fitting_scale(result.images.shape, result.images.shape[1], cell=72),
-        gap=1,
-    )
-    named = images.with_axis_names(still, x, y)
+    shown = np.asarray(result.images)[order]
+    look: dict[str, Any] = {
+        "row_labels": [_number(v) for v in np.asarray(result.y_values)[order]],
+        "column_labels": [_number(v) for v in result.x_values],
+        "scale": scale or images.fitting_scale(result.images.shape, result.images.shape[1], cell=72),
+        "gap": 1,
+    }
+    named = images.with_axis_names(images.grid(shown, **look), x, y)
+    cells = np.zeros((*shown.shape[:2], 4), int)
+    cells[order] = images.grid_boxes(shown, **look) + np.tile([images.axis_band(), 0], 2)
 
     def movie() -> list[Image.Image]:
         size = scale or images.fitting_scale(result.images.shape, 1, cell=192)
@@ -118,7 +121,7 @@ def _traversal_grid(result: TraversalGrid, *, scale: int | None = None, animate:
                 frames.append(images.strip(result.images[i, j][None], labels=[text], scale=size))
         return _same_size(frames)
 
-    return Drawing(named, f"Grid of {x} (across) and {y} (up)", movie if animate else None)
+    return Drawing(named, f"Grid of {x} (across) and {y} (up)", movie if animate else None, cells)
 
 
 @drawn(SwapGrid)
@@ -126,12 +129,14 @@ def _swap_grid(result: SwapGrid, *, scale: int | None = None, animate: bool = Tr
     rows, columns = result.images.shape[:2]
     block = " and ".join(result.block)
     scale = scale or images.fitting_scale(result.images.shape, columns + 1)
-    gap = 3
+    gap, between = 3, 8
     body = images.grid(result.images, scale=scale, gap=gap)
     head = images.grid(result.column_images[None], scale=scale, gap=gap)
     side = images.grid(result.row_images[:, None], scale=scale, gap=gap)
     corner = Image.new("RGB", (side.width, head.height), (255, 255, 255))
-    sheet = images.above([images.beside([corner, head], 8), images.beside([side, body], 8)], 8)
+    sheet = images.above(
+        [images.beside([corner, head], between), images.beside([side, body], between)], between
+    )
 
     def movie() -> list[Image.Image]:
         frames = []
@@ -142,8 +147,12 @@ def _swap_grid(result: SwapGrid, *, scale: int | None = None, animate: bool = Tr
             )
         return _same_size(frames)
 
-    still = images.titled(sheet, f"{block} from the column, all else from the row")
-    return Drawing(still, f"Swap grid of {block}", movie if animate else None)
+    title = f"{block} from the column, all else from the row"
+    left, top = images.titled_corner(title)
+    origin = np.array([left + side.width + between, top + head.height + between])
+    cells = images.grid_boxes(result.images, scale=scale, gap=gap) + np.tile(origin, 2)
+    still = images.titled(sheet, title)
+    return Drawing(still, f"Swap grid of {block}", movie if animate else None, cells)
 
 
 @drawn(Interpolation)
@@ -155,6 +164,7 @@ def _interpolation(result: Interpolation, *, scale: int | None = None, animate: 
     )
     labels = [f"{t:.2f}{count}" for t, count in zip(result.t, near, strict=True)]
     still = images.strip(result.images, labels=labels, scale=scale)
+    cells = images.grid_boxes(result.images[None], column_labels=labels, scale=scale)[0]
 
     def movie() -> list[Image.Image]:
         size = scale or images.fitting_scale(result.images.shape, 1, cell=192)
@@ -165,7 +175,7 @@ def _interpolation(result: Interpolation, *, scale: int | None = None, animate: 
             ]
         )
 
-    return Drawing(still, f"Interpolation ({result.method})", movie if animate else None)
+    return Drawing(still, f"Interpolation ({result.method})", movie if animate else None, cells)
 
 
 @drawn(Inversion)
