@@ -150,6 +150,10 @@ OF_MODELS: dict[str, Callable[[Any], Any]] = {
     "magnification_map": lambda m: analysis.magnification_map(m, two(m), steps=3, span="prior"),
     "pullback_metric": lambda m: analysis.pullback_metric(m, n=1),
     "invert": lambda m: analysis.invert(m, pictures(1), steps=2, candidates=4),
+    "attribute_vector": lambda m: analysis.attribute_vector(m, codes(m, 20), np.arange(20) % 2, n_draws=2),
+    "latent_arithmetic": lambda m: analysis.latent_arithmetic(
+        m, *codes(m, 3), steps=3, data_codes=codes(m, 20, 1)
+    ),
 }
 """What looks at a model, or at its generator."""
 

@@ -22,6 +22,7 @@ ARROWS = {
     "evaluation": {"generation", "runs", "analysis"},  # scores and keeps, for cli, experiments and app
     "card": {"runs", "viz"},  # a run's report, put together for cli and experiments alone
     "brought": {"runs"},  # a user's own model as a run, for cli and app
+    "notebook": {"export", "evaluation", "runs"},  # the explorer's sliders as a notebook widget
     "rendering": {"export", "viz", "runs"},  # files from a run, each with its recipe, for cli and app
     "app": {"brought", "rendering", "export", "viz", "runs", "evaluation"},
     "export": {"analysis"},
@@ -37,8 +38,9 @@ ARROWS = {
     "doctor": {"runs"},
     "config": set(),
     "files": set(),
+    "processes": {"files"},  # who trains what on this machine, for training and app
 }
-LEAVES = {"config", "files"}  # torch-free, and every room may read them
+LEAVES = {"config", "files", "processes"}  # torch-free, and every room may read them
 FACADE_READERS = {"app.py", "cli", "experiments"}  # may use `latentlab.NAME`, the public names, like any user
 
 DRAWING = ("altair", "matplotlib", "plotly", "bokeh", "seaborn", "pydeck", "PIL.ImageDraw", "PIL.ImageFont")
@@ -53,7 +55,7 @@ LIBRARIES = {
     "sklearn": {"analysis", "metrics", "data.sources"},
     **{library: {"viz", "export", "app"} for library in DRAWING},
 }
-TORCH_FREE = {"config", "files"}
+TORCH_FREE = {"config", "files", "processes"}
 SHAPELESS_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "base", "manager", "managers"}
 
 

@@ -431,7 +431,7 @@ BAD_TEXT = {
     "{": "is JSON; this text is not",
     "[]": "a JSON dictionary",
     "3": "a JSON dictionary",
-    '{"type": "shell"}': "edits, stage, source or ping; got 'shell'",
+    '{"type": "shell"}': "edits, stage, source, program, rest or ping; got 'shell'",
     '{"type": "stage", "stage": "generator.nope"}': "No stage 'generator.nope' in this model",
     '{"type": "stage", "stage": {"a": 1}}': "No stage",
     '{"type": "source", "z": [1, 2]}': "a list of 3 numbers",

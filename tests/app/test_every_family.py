@@ -27,7 +27,7 @@ SMALL = {
     "style-gan": {"latents": 4, "styles": 6, "mapping_layers": 2, "width": 4},
 }
 PAGES = ("gallery", "traverse", "layers", "map", "scores")
-TABS = ("Strips", "Plane", "Swap blocks", "Take away")
+TABS = ("Strips", "Plane", "Swap blocks", "Seed plane", "Arithmetic", "Take away")
 
 
 @pytest.fixture(scope="module")

@@ -74,13 +74,17 @@ def until(app: AppTest, ready) -> AppTest:
 
 def pictures(app: AppTest) -> dict[str, np.ndarray]:
     """The shown pictures by text alternative, as (height, width, 3) arrays."""
+    shown = {image.alt: image.url for element in app.get("image") for image in element.proto.imgs}
+    for element in app.get("bidi_component"):  # pictures whose images can be clicked
+        if element.proto.component_name.endswith("picture"):
+            data = json.loads(element.proto.json)
+            shown[data["alt"]] = data["address"]
     found = {}
-    for element in app.get("image"):
-        for image in element.proto.imgs:
-            kind, data = image.url.split(",", 1)
-            assert kind == "data:image/png;base64", "a picture that can go stale"
-            with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
-                found[image.alt] = np.asarray(picture.convert("RGB"))
+    for alt, address in shown.items():
+        kind, data = address.split(",", 1)
+        assert kind == "data:image/png;base64", "a picture that can go stale"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            found[alt] = np.asarray(picture.convert("RGB"))
     return found
 
 

@@ -226,5 +226,6 @@ def test_a_browser_behind_nginx_drags(place, proxy, chromium_path):
             "() => (window.__latentlab?.traverse?.frames ?? 0) > 0 && window.__latentlab.traverse.engine === 'server'",
             timeout=120_000,
         )
+        page.locator(".ll-badge", has_text="live · browser").wait_for(timeout=60_000)
         browser.close()
     assert not troubles and not place.offences

@@ -28,7 +28,7 @@ from watching import UNPICKLING, watching
 
 from latentlab import load_result, traverse
 from latentlab.analysis.direction import Direction, load_directions, save_directions
-from latentlab.app import engine, server, wire
+from latentlab.app import browser_engine, engine, server, wire
 from latentlab.app.jobs import USER_ERRORS
 from latentlab.evaluation import load_report
 from latentlab.models.edits import Edit, edits_from_json, edits_to_json
@@ -111,7 +111,9 @@ def a_message(chance: random.Random) -> str | bytes:
         )
     else:
         control = {
-            "type": chance.choice(["edits", "edits", "edits", "stage", "source", "ping", "shell"]),
+            "type": chance.choice(
+                ["edits", "edits", "edits", "stage", "source", "program", "rest", "ping", "shell"]
+            ),
             "edits": [an_edit(chance) for _ in range(chance.randrange(3))],
             "stage": chance.choice(STAGES),
             "z": a_code(chance),
@@ -131,10 +133,10 @@ def attacked(planted, folder: Path, attack: Any) -> None:
     """Lets ``attack(client, counts)`` send what it likes to one of two sessions; nothing may come of it."""
     model = planted["alpha"].model
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    counts = {"ok": 0, "error": 0, "answer": 0}
+    counts = {"ok": 0, "error": 0, "answer": 0, "program": 0}
     z = np.linspace(-1, 1, 6)
     with served() as port:
-        one = Client(port, engine.registry.open("one", "layers", model, z=z).token)
+        one = Client(port, engine.registry.open("one", "layers", model, z=z, drawing="auto").token)
         other = Client(port, engine.registry.open("other", "layers", model).token)
         plain = other.image(z)
 
@@ -151,6 +153,7 @@ def attacked(planted, folder: Path, attack: Any) -> None:
         one.close()
         other.close()
     print(counts)
+    assert counts.pop("program") > 0
     assert min(counts.values()) > sum(counts.values()) // 50  # the messages reach beyond the first check
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -194,7 +197,7 @@ REQUEST = st.builds(
     st.lists(st.floats(-3, 3), min_size=6, max_size=6) | st.lists(st.floats(width=32), max_size=7),
 )
 CONTROL = st.fixed_dictionaries(
-    {"type": st.sampled_from(["edits", "stage", "source", "ping"]) | ANY},
+    {"type": st.sampled_from(["edits", "stage", "source", "program", "rest", "ping"]) | ANY},
     optional={"edits": st.lists(EDIT, max_size=2) | ANY, "stage": st.sampled_from(STAGES) | ANY, "z": ANY},
 )
 
@@ -244,11 +247,16 @@ def _status(port: int, method: str, path: str, **headers: str) -> int:
     return answer.status
 
 
-def test_malformed_requests_are_refused_and_the_server_goes_on(tmp_path):
+@pytest.mark.parametrize("place", ["points", "program"])
+def test_malformed_requests_are_refused_and_the_server_goes_on(planted, tmp_path, place):
     """Catches a path that is opened as a file, a method that writes, and noise that ends the server."""
     chance = random.Random(0)
     with served() as port, watching(tmp_path) as offences:
-        token = engine.registry.publish("one", "map", b"points")
+        if place == "points":
+            name, mine = engine.registry.publish("one", "map", b"points"), {}
+        else:
+            session = engine.registry.open("one", "traverse", planted["alpha"].model, drawing="auto")
+            name, mine = browser_engine.offer(session)["digest"], {browser_engine.TOKEN: session.token}
         for path in (
             "..%2f..%2fetc%2fpasswd",
             "%00",
@@ -256,19 +264,22 @@ def test_malformed_requests_are_refused_and_the_server_goes_on(tmp_path):
             "%ff%fe",
             ";",
             "a/b",
-            token[:-1],
-            f"{token}/",
+            name[:-1],
+            f"{name}/",
         ):
-            assert _status(port, "GET", f"/ll/points/{path}") in (307, 404)
+            assert _status(port, "GET", f"/ll/{place}/{path}", **mine) in (307, 404)
         for method in ("POST", "PUT", "DELETE", "PATCH"):
-            assert _status(port, method, f"/ll/points/{token}") == 405
+            assert _status(port, method, f"/ll/{place}/{name}", **mine) == 405
         for origin in ("http://evil.example", "null", "http://[", "javascript:0"):
-            assert _status(port, "GET", f"/ll/points/{token}", Origin=origin) == 403
+            assert _status(port, "GET", f"/ll/{place}/{name}", **mine, Origin=origin) == 403
+        for token in ("", "x" * 5000, "../..", "'"):
+            if mine:
+                assert _status(port, "GET", f"/ll/{place}/{name}", **{browser_engine.TOKEN: token}) == 404
         assert _status(port, "GET", "/ll/decode") == 404
         for _ in range(300):
             with socket.create_connection(("127.0.0.1", port)) as raw:
                 raw.sendall(chance.randbytes(chance.randrange(1, 200)) + b"\r\n\r\n")
-        assert _status(port, "GET", f"/ll/points/{token}") == 200
+        assert _status(port, "GET", f"/ll/{place}/{name}", **mine) == 200
     assert not offences
 
 

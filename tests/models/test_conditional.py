@@ -10,12 +10,13 @@ from torch.distributions import Independent, MixtureSameFamily, MultivariateNorm
 from torch.distributions import Normal as NormalDistribution
 
 from latentlab.config import BlockConfig, ConditionalVAEConfig, Experiment
-from latentlab.latents import Block, Categorical, LatentSpace
+from latentlab.latents import Block, Categorical, LatentSpace, Posterior
 from latentlab.models.build import build_model
 from latentlab.models.conditional import ConditionalVAE, conditional_encoder
 from latentlab.models.contract import GenerativeModel, TermsRequest, is_inference_model
 from latentlab.models.edits import Edit
 from latentlab.models.staged import StagedNetwork
+from latentlab.objectives.total_correlation import decompose, measure
 
 CLASSES, SCALE = 3, 0.4
 
@@ -334,3 +335,91 @@ def test_its_configuration_is_written_and_read_again():
     built = build_model(chosen.model, (3, 32, 32))
     assert built.latent_space.block_names == ("garment", "stroke", "style")
     assert built.label_factors == ("garment",) and built.labelled == 0.1
+
+
+def planted(shift: float = 1.0, sure: float = 0.0):
+    """An encoder that reads of an image only its label, by ``sure``; z depends on the label alone: two normal numbers.
+
+    With ``sure`` 0 every class is as likely for every image, so a code tells nothing of its image.
+    """
+    model = mixture_of_planes()[0]
+    centres = shift * torch.tensor([[-3.0, -3.0], [0.0, 0.0], [3.0, 3.0]], dtype=torch.float64)
+    with torch.no_grad():
+        label = model.encoder.stages["label"]
+        label.weight.copy_(sure * torch.eye(CLASSES, 4, dtype=torch.float64))
+        label.bias.zero_()
+        away = model.encoder.stages["conditional"].linear
+        away.weight.copy_(torch.cat([torch.zeros(4, 4), torch.eye(4, CLASSES)], 1).double())
+        numbers = model.encoder.stages["posterior"].linear
+        numbers.weight.zero_()
+        numbers.weight[:2, :CLASSES] = centres.T
+        numbers.bias.copy_(torch.tensor([0.0, 0.0, *[2 * math.log(0.5)] * 2]))
+    return model, centres, 0.5
+
+
+def aggregate(probabilities, centres, std, z):
+    """log q(y, z), and the sum of log q(y), log q(z_1), log q(z_2), by enumeration: q(y) = mean q(y | x_j)."""
+    label = z[:, :CLASSES].argmax(1)
+    each = NormalDistribution(centres, std).log_prob(z[:, None, CLASSES:])  # (n, classes, 2)
+    weight = probabilities.mean(0).log()
+    joint = weight[label] + each[torch.arange(len(z)), label].sum(1)
+    alone = weight[label] + (weight[:, None] + each).logsumexp(1).sum(1)
+    return joint, alone
+
+
+@pytest.mark.parametrize("sure", [0.0, 3.0])
+def test_the_parts_of_the_kl_compare_a_code_with_what_every_image_gives_its_own_label(sure):
+    """Would catch: q(z | x_j, y_j) in place of q(z | x_j, y_i): log 3 nats of information in a code that has none."""
+    model, centres, std = planted(sure=sure)
+    x = points(600) * 8.0
+    with torch.no_grad():
+        terms = model.elbo_terms(x, noise())
+    q, z = terms.posterior, terms.z
+    probabilities = q.mean[:, :CLASSES]
+    joint, alone = aggregate(probabilities, centres, std, z)
+    label = z[:, :CLASSES].argmax(1)
+    own = probabilities[torch.arange(600), label].log()
+    own = own + NormalDistribution(centres[label], std).log_prob(z[:, CLASSES:]).sum(1)
+    found = measure([q], z, 600)
+    assert torch.allclose(found.mutual_information, own - joint, atol=1e-6)
+    assert torch.allclose(found.total_correlation, joint - alone, atol=1e-6)
+    prior = model.latent_space.log_prob(z).sum(1)
+    assert torch.allclose(found.dimension_wise_kl, alone - prior, atol=1e-6)
+    total = (found.mutual_information + found.total_correlation + found.dimension_wise_kl).mean()
+    assert total.item() == pytest.approx(terms.kl.sum(1).mean().item(), abs=0.6)
+    if not sure:
+        assert found.mutual_information.abs().max() < 1e-6
+        assert found.total_correlation.mean().item() == pytest.approx(2 * math.log(3), abs=0.1)
+        drawn = measure([Posterior(q.space, q.parts)], z, 600)  # at the label that each image drew
+        assert drawn.mutual_information.mean().item() == pytest.approx(math.log(3), abs=0.05)
+        assert drawn.total_correlation.mean().item() < 1.2
+    weighted = decompose(q, z, 600, "weighted")  # what beta-TCVAE minimises: the same but for its constants
+    moved = weighted.total_correlation - found.total_correlation
+    assert moved.std() < 1e-6 and moved.mean().item() == pytest.approx(2 * math.log(600), abs=1e-6)
+
+
+def test_the_penalty_on_dependence_of_code_and_label_pulls_the_classes_codes_together():
+    """Would catch: a total correlation that does not see that z is the label again, or has no gradient."""
+    model, _, _ = planted(shift=0.3)
+    terms = model.elbo_terms(points(64), noise())
+    tc = decompose(terms.posterior, terms.z, 64, "weighted").total_correlation.mean()
+    weight = model.encoder.stages["posterior"].linear.weight
+    (gradient,) = torch.autograd.grad(tc, weight)
+    assert (gradient[:2, 0] < 0).all() and (gradient[:2, 2] > 0).all()
+
+
+def test_with_every_label_known_the_aggregate_is_that_over_the_datas_pairs():
+    """Would catch: classes summed over that the data have not, where q(y | x) is the label alone."""
+    model, centres, std = planted()
+    model.labelled = 1.0
+    labels = torch.arange(CLASSES).repeat(100)[:, None]
+    with torch.no_grad():
+        terms = model.elbo_terms(points(300), noise(), labels=labels)
+    found = measure([terms.posterior], terms.z, 300)
+    known = nn.functional.one_hot(labels[:, 0], CLASSES).double()
+    joint, alone = aggregate(known, centres, std, terms.z)
+    assert torch.equal(terms.z[:, :CLASSES], known)
+    own = NormalDistribution(centres[labels[:, 0]], std).log_prob(terms.z[:, CLASSES:]).sum(1)
+    assert torch.allclose(found.mutual_information, own - joint, atol=1e-6)  # the label itself: log 3
+    assert found.mutual_information.mean().item() == pytest.approx(math.log(3), abs=1e-6)
+    assert torch.allclose(found.total_correlation, joint - alone, atol=1e-6)

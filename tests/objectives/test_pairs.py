@@ -211,6 +211,23 @@ def test_the_adaptive_loss_is_the_mean_of_both_images_own():
     assert loss.terms["shared_coordinates"].item() == pytest.approx(masks.sum(1).float().mean().item())
 
 
+def test_the_kl_is_logged_whole_where_the_loss_counts_what_is_shared_once_a_pair():
+    """Would catch: half of the shared blocks' KL logged as nats per image."""
+    objective = PairVAE(SPACE, beta=3.0, shared=["content"])
+    given = (SPACE.posterior(numbers(0)), SPACE.posterior(numbers(1)))
+    terms = terms_of(objective, *given, lambda q, i: -(1.0 + 2 * i) * q.mean.sum(1))
+    (other,) = terms.others
+    loss = objective(terms, 0, CHANCE)
+    both = (terms.kl + other.kl).mean(0) / 2
+    content = SPACE.slice("content")
+    assert loss.terms["kl"].item() == pytest.approx(both.sum().item(), rel=1e-5)
+    counted = both.sum() - both[content].sum() / 2
+    assert loss.terms["kl_counted"].item() == pytest.approx(counted.item(), rel=1e-5)
+    assert loss.total.item() == pytest.approx((loss.terms["reconstruction"] + 3.0 * counted).item(), rel=1e-5)
+    adaptive = PairVAE(SPACE)(terms, 0, CHANCE)
+    assert "kl_counted" not in adaptive.terms and adaptive.terms["kl"] == loss.terms["kl"]
+
+
 def test_the_gradient_reaches_the_encoder_from_both_images_and_crosses_only_where_they_share():
     """Would catch: a partner whose posterior is detached, or an average that one image alone is trained by."""
     objective = PairVAE(SPACE, shared=["content"])

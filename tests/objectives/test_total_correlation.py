@@ -12,7 +12,7 @@ from latentlab.config import Schedule
 from latentlab.latents import Block, Categorical, LatentSpace, Posterior
 from latentlab.models.contract import ElboTerms
 from latentlab.objectives.beta_tcvae import BetaTCVAE
-from latentlab.objectives.total_correlation import ESTIMATORS, decompose, weights
+from latentlab.objectives.total_correlation import ESTIMATORS, decompose, measure, own_weight, weights
 
 CHANCE = torch.Generator()
 
@@ -155,6 +155,75 @@ def test_the_total_correlation_of_a_correlated_gaussian_is_its_closed_form(rho):
     exact = -0.5 * math.log(1 - (rho / (1 + std**2)) ** 2)
     found = decompose(q, q.sample(0), n, "stratified").total_correlation.mean().item()
     assert found == pytest.approx(exact, abs=0.03)
+
+
+@pytest.mark.parametrize("make", [lambda: encoded()[0], mixed_posterior])
+def test_what_is_measured_telescopes_too_whatever_the_batches_and_the_codes(make):
+    """Would catch: a code's own posterior looked for in its batch's place and not in the sample's, or left out."""
+    q = make()
+    z = q.sample(3)
+    exact = (q.log_prob(z) - q.space.log_prob(z)).sum(1)
+    whole = torch.stack(list(vars(measure([q], z, 500)).values()))
+    assert torch.allclose(whole[:3].sum(0), exact, atol=1e-9)
+    estimate, least, most = whole[[0, 3, 4]].mean(1)
+    assert least < estimate < most  # the less of the own image, the more information
+    parts = [
+        Posterior(q.space, {n: type(d)(*_rows(d, rows)) for n, d in q.parts.items()})
+        for rows in (slice(0, 5), slice(5, 7), slice(7, None))
+    ]
+    split = torch.stack(list(vars(measure(parts, z[:9], 500)).values()))
+    assert torch.allclose(split, whole[:, :9], atol=1e-9)
+
+
+def _rows(q, rows):
+    return (q.mean[rows], q.stddev[rows]) if isinstance(q, NormalDistribution) else (q.probs[rows],)
+
+
+def test_the_own_image_counts_by_half_of_a_small_sample_and_as_every_other_of_the_whole_data_set():
+    """Would catch: 1 / N beside a small sample (spread, hence bias), 1 / S in it, and a half where all are there."""
+    assert own_weight(100, 100) == pytest.approx(1 / 100)
+    assert own_weight(101, 10**9) == pytest.approx(0.5 / 100, rel=1e-6)
+    assert own_weight(100, 50) == own_weight(100, 100)
+    with pytest.raises(ValueError, match="at least 2 images; got a sample of 1"):
+        own_weight(1, 10)
+    q, z = encoded(4)
+    with pytest.raises(ValueError, match="got 5 codes and 4 posteriors"):
+        measure([q], torch.cat([z, z[:1]]), 100)
+
+
+def test_half_of_the_own_image_takes_the_bias_that_all_of_it_and_none_of_it_have():
+    """Would catch: an estimator sold as right whose bias falls with 1 / S like those of both bounds."""
+    n, std, sampled, repeats = 10**6, 0.2, 128, 100
+    chance = torch.Generator().manual_seed(5)
+    # Two coordinates that go together, q(z) = N(0, C): closed forms, nats.
+    rho, v = 0.6, 1.0 + std**2
+    joint = v**2 - rho**2
+    exact = (0.5 * math.log(joint) - 2 * math.log(std), 0.5 * math.log(v**2 / joint))
+    total = torch.zeros(3, 2, dtype=torch.float64)
+    for _ in range(repeats):
+        noise = torch.randn(sampled, 2, generator=chance, dtype=torch.float64)
+        mean = torch.stack([noise[:, 0], rho * noise[:, 0] + math.sqrt(1 - rho**2) * noise[:, 1]], 1)
+        z = mean + std * torch.randn(sampled, 2, generator=chance, dtype=torch.float64)
+        q = normal_posterior(mean, std)
+        found = measure([q], z, n)
+        total[0] += torch.stack([found.mutual_information.mean(), found.total_correlation.mean()]) / repeats
+        whole = measure([q], z, sampled)  # taken for the data set, which counts its own image in full
+        total[1] += torch.stack([whole.mutual_information.mean(), whole.total_correlation.mean()]) / repeats
+        old = decompose(q, z, n, "stratified")
+        total[2] += torch.stack([old.mutual_information.mean(), old.total_correlation.mean()]) / repeats
+    half, full, batch = (total - torch.tensor(exact)).tolist()
+    assert max(map(abs, half)) < 0.07  # -.054 and .047
+    assert full[0] < 3.0 * half[0] and full[1] > 2.0 * half[1] > 0.0  # -.185, a lower bound, and .120
+    assert batch[0] > 4.0 * abs(half[0]) and batch[1] < -3.0 * half[1]  # .292 and -.187
+
+
+def test_measured_information_never_exceeds_the_log_of_twice_the_sample():
+    """Would catch: D4, whose 42.7 nats stood above every ceiling."""
+    q, _ = encoded(64, 10)
+    q = normal_posterior(100.0 * q.mean, 0.01)  # every image a code of its own
+    information = measure([q], q.sample(0), 10**9).mutual_information
+    assert information.max() <= math.log(2 * 63) + 1e-6 and information.min() > math.log(2 * 63) - 1e-6
+    assert measure([q], q.sample(0), 64).mutual_information.max() <= math.log(64) + 1e-6
 
 
 def test_the_constants_of_weighted_sampling_are_there():

@@ -287,6 +287,85 @@ def test_a_planted_collapse_fires_the_alarm_and_its_healthy_twin_does_not(tmp_pa
     assert caplog.text.count("The samples look alike at step 60: they differ by") == 1
 
 
+class OneImageALabel(nn.Module):
+    """A generator whose samples of a label differ by a share of what they did; its labels lie apart as before."""
+
+    def __init__(self, inner: nn.Module, label: slice, share: float):
+        super().__init__()
+        self.inner, self.label, self.share = inner, label, share
+
+    def forward(self, codes):
+        still = torch.zeros_like(codes)
+        still[:, self.label] = codes[:, self.label]
+        return self.inner(still + self.share * (codes - still))
+
+
+def conditional(**changes) -> Experiment:
+    model = ConditionalGANConfig(label="digit", latents=4, width=8, spectral_norm=True)
+    return dataclasses.replace(tiny({"discriminator_steps": 1}), model=model, **changes)
+
+
+def test_diversity_within_is_the_mean_ratio_of_distances_among_samples_and_data_of_a_label():
+    """Would catch: codes whose label was not set, the spread of all the data, and distances across labels."""
+    training = training_of(conditional())
+    seen = []
+    real = training.model.forge
+    training.model.forge = lambda raw, codes, chance: seen.append(codes) or real(raw, codes, chance)
+    found = training.diversity_within()["diversity_within"].item()
+    (codes,) = seen
+    assert training.diversity_within()["diversity_within"].item() == found and training.raw.training
+    label = training.model.latent_space.slice("digit")
+    assert codes[:, label].sum() == 160 and codes[:, label].argmax(1).tolist() == [
+        k for k in range(10) for _ in range(16)
+    ]
+    with torch.no_grad():
+        samples = training.model.eval().decode(codes).view(10, 16, -1)
+    data = training.images
+    indices = data.batch(1024, gan_module.stream_seed(0, "diversity within", 0), 0)
+    digits = data.factors(indices)[:, 0]
+    ratios = [
+        (
+            torch.pdist(samples[k]).mean()
+            / torch.pdist(data.images(indices[digits == k][:16]).flatten(1)).mean()
+        )
+        for k in range(10)
+    ]
+    assert found == pytest.approx(sum(r.item() for r in ratios) / 10, rel=1e-4)
+    assert training_of(tiny()).diversity_within() == {}
+
+
+def test_a_collapse_within_the_labels_fires_the_alarm_and_its_healthy_twin_does_not(
+    tmp_path, monkeypatch, caplog
+):
+    """Would catch: one image a label, which lie as far apart as the data do, taken for variety."""
+    from latentlab.card import headline, write_card
+
+    monkeypatch.setattr(gan_module, "GRACE", 60)
+    experiment = conditional(max_steps=80, log_every=20, batch_size=16)
+    caplog.set_level(logging.WARNING, "latentlab")
+    healthy = fit(experiment, tmp_path / "healthy", device="cpu", progress=False).metrics()
+    assert not healthy["collapsed"].any() and healthy["diversity_within"][-1] > 0.4
+    assert "look alike" not in caplog.text
+    build = fit_module._adversarial
+
+    def planted(experiment, dataset):
+        training = build(experiment, dataset)
+        first = next(iter(training.raw.stages))
+        where = training.model.latent_space.slice("digit")
+        training.raw.stages[first] = OneImageALabel(training.raw.stages[first], where, 0.05)
+        monkeypatch.setattr(training, "_average", lambda: None)  # the mean's network has no such stage
+        return training
+
+    monkeypatch.setitem(fit_module.TRAININGS, "adversarial", planted)
+    run = fit(experiment, tmp_path / "sick", device="cpu", progress=False)
+    sick = run.metrics()
+    assert list(sick["collapsed"]) == [0.0] * 2 + [1.0] * 2
+    assert sick["diversity_within"][-1] < 0.25 < sick["diversity"][-1]
+    assert caplog.text.count("The samples of one label look alike at step 60: they differ by") == 1
+    assert "all samples of a label look alike" in headline(run)
+    assert "diversity within labels" in write_card(run)
+
+
 def test_the_bar_shows_both_verdicts_diversity_and_collapse():
     """Would catch: a bar that speaks of reconstruction, and a collapse that only the file knows."""
     training = training_of(tiny())

@@ -11,12 +11,13 @@ import streamlit as st
 from latentlab.app import controls, state
 from latentlab.app.calls import Call, Made
 from latentlab.app.figures import Number, figure
-from latentlab.app.start import drawn_code
+from latentlab.app.start import drawn_code, temperature
 from latentlab.latents import Codebook, Normal
 from latentlab.models.contract import space_of
 
 if TYPE_CHECKING:
     from latentlab.analysis.encoding import Encoding
+    from latentlab.app.jump import Choose
     from latentlab.runs import Run
 
 WAYS = {"Straight": "lerp", "Great circle": "slerp", "Geodesic": "geodesic"}
@@ -33,8 +34,9 @@ def draw(
     edits: tuple,
     space: str | None,
     slots: Sequence[np.ndarray | None],
+    choose: Choose | None = None,
 ) -> None:
-    """Strips from A to B, one a way."""
+    """Strips from A to B, one a way; ``choose`` is told the code whose image was clicked."""
     place = space_of(run.model, space)
     if any(isinstance(block.prior, Codebook) for block in place.blocks):
         st.info("There is no way between the indices of a codebook; pull one index at a time.")
@@ -73,7 +75,7 @@ def draw(
     for way in (w for w in ways if w in chosen):
         with controls.one_sentence():
             st.markdown(f"**{way}**")
-            _strip(run, WAYS[way], start, end, int(steps), options)
+            _strip(run, WAYS[way], start, end, int(steps), options, choose)
     if near is not None:
         st.caption(
             "Near: how many codes of the data lie as close to this one as a typical code's tenth neighbour: about "
@@ -82,7 +84,13 @@ def draw(
 
 
 def _strip(
-    run: Run, method: str, start: np.ndarray, end: np.ndarray, steps: int, options: dict[str, Any]
+    run: Run,
+    method: str,
+    start: np.ndarray,
+    end: np.ndarray,
+    steps: int,
+    options: dict[str, Any],
+    choose: Choose | None,
 ) -> None:
     figure(
         Call(run, "interpolate", (start, end, steps, method), options, progress=method == "geodesic"),
@@ -94,6 +102,7 @@ def _strip(
         },
         key=f"path-{method}",
         background=method == "geodesic",
+        choose=choose,
     )
 
 
@@ -101,7 +110,7 @@ def another(run: Run, space: str) -> np.ndarray:
     """A code drawn by the seed after the sidebar's, carried to a space."""
     from latentlab.analysis.inference import carry, device_of, to_numpy, to_tensor
 
-    code = drawn_code(run, int(st.session_state["seed"]) + 1)
+    code = drawn_code(run, int(st.session_state["seed"]) + 1, temperature(run))
     return to_numpy(carry(run.model, to_tensor(code[None], device_of(run.model)), space))[0]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from latentlab.analysis.encoding import Encoding
     from latentlab.app.components import Axis
+    from latentlab.app.jump import Choose
     from latentlab.app.start import Start
     from latentlab.latents import Block, LatentSpace
     from latentlab.runs import Run
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("latentlab.app")
 
 LARGEST_SEED = 999_999
+
+ENGINE_HELP = (
+    "Who computes the picture while you drag. **Browser**: this browser itself, by a copy of the decoder; it does not "
+    "wait for the network or for others. **Server**: the machine that runs latentlab. **Auto** takes the browser "
+    "where the model and the edits allow it and it is quick enough, else the server. The line under the picture says "
+    "who draws; Layers always asks the server."
+)
 
 
 @contextmanager
@@ -69,6 +77,16 @@ def sidebar(picker: bool = True) -> None:
         bind="query-params",
         help="Decides everything drawn by chance: the same seed always shows the same pictures.",
     )
+    if picker:
+        st.segmented_control(
+            "Live pictures",
+            engine.DRAWING,
+            default=engine.DRAWING[0],
+            required=True,
+            key="engine",
+            bind="query-params",
+            help=ENGINE_HELP,
+        )
 
 
 def current_run() -> Run:
@@ -299,14 +317,26 @@ CODE_HELP = "A program that makes this very call and prints the numbers shown."
 
 
 def show_drawn(
-    drawn: state.Drawn, alt: str, key: str, name: str, code: str = "", picture: Image.Image | None = None
+    drawn: state.Drawn,
+    alt: str,
+    key: str,
+    name: str,
+    code: str = "",
+    picture: Image.Image | None = None,
+    choose: Choose | None = None,
 ) -> None:
     """Shows a drawn result, says what proves it, and offers it as PNG, as GIF where it moves, as data and as code.
 
-    ``picture`` is shown in place of the usual drawing.
+    ``picture`` is shown in place of the usual drawing. ``choose`` is told the code whose image was clicked, where the
+    drawing says where its images lie.
     """
-    with st.container(key=f"paper-{key}"):
-        st.image(drawn.address if picture is None else theme.data_uri(picture), alt=alt)
+    if choose is not None and picture is None and drawn.picture.cells is not None:
+        from latentlab.app import cells
+
+        cells.show(drawn, alt, f"cells-{key}", choose)
+    else:
+        with st.container(key=f"paper-{key}"):
+            st.image(drawn.address if picture is None else theme.data_uri(picture), alt=alt)
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
         _save("PNG", drawn.png, name, "png", "image/png", key)
         if drawn.picture.movie is not None:

@@ -13,6 +13,7 @@ import math
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ SESSION_TTL = 120.0  # seconds without a connection; Streamlit keeps a vanished 
 MAX_SESSIONS = 256
 MAX_CONNECTIONS = 4  # of one session: a page that is being redrawn holds two for a moment
 MAX_BLOB_BYTES = 512 * 1024 * 1024
+DRAWING = ("auto", "browser", "server")
+"""Who may draw a session's pictures: the browser where it can quickly, or wherever it can, or the server alone."""
 
 _answered = 0.0
 
@@ -88,7 +91,10 @@ class Source:
 
 @dataclass(eq=False)
 class LiveSession:
-    """A model with an input and edits that one page may decode. Made by ``open_session``."""
+    """A model with an input and edits that one page may decode. Made by ``open_session``.
+
+    ``drawing`` is one of ``DRAWING``, what the person wants; ``fetches`` are the times of its programs' requests.
+    """
 
     token: str
     owner: str
@@ -96,6 +102,8 @@ class LiveSession:
     model: Any
     pull: Pull | None = None
     source: Source = field(default_factory=Source)
+    drawing: str = "server"
+    fetches: deque[float] = field(default_factory=deque)
     touched: float = field(default_factory=time.monotonic)
     connections: int = 0
     closed: bool = False
@@ -310,6 +318,7 @@ class Registry:
         image=None,
         edits: Sequence[Edit] = (),
         pull: Pull | None = None,
+        drawing: str = "server",
     ) -> LiveSession:
         """The session of (owner, slot) for ``model``, made if need be, with this input and these edits."""
         if image is not None and not hasattr(model, "encode"):
@@ -329,12 +338,18 @@ class Registry:
             pixels = None if image is None else _image(image, model.image_shape)
             before, session.source = session.source, Source(code, pixels, tuple(edits))
             moved = not (_equal(code, before.z) and _equal(pixels, before.image))
-            edited = tuple(edits) != before.edits
+            edited = tuple(edits) != before.edits or drawing != session.drawing
+            session.drawing = drawing
             session.touched = time.monotonic()
             listeners = tuple(session.listeners) if moved or edited else ()
         for tell in listeners:
             tell(moved)
         return session
+
+    def session(self, token: str) -> LiveSession | None:
+        """The session of that token, or None."""
+        with self._lock:
+            return self._sessions.get(token)
 
     def attach(self, token: str) -> LiveSession | None:
         """Counts one more connection to the session; None if there is no such session or it has too many."""
@@ -468,7 +483,17 @@ def open_session(
     owner = current_owner() if owner is None else owner
     if not serving() or owner is None:
         return None
-    return registry.open(owner, slot, model, z=z, image=image, edits=edits, pull=pull).token
+    return registry.open(
+        owner, slot, model, z=z, image=image, edits=edits, pull=pull, drawing=wanted_drawing()
+    ).token
+
+
+def wanted_drawing() -> str:
+    """Who the person of this script run wants to draw; the server where no page asks."""
+    import streamlit as st
+
+    wanted = st.session_state.get("engine")
+    return wanted if wanted in DRAWING else "server"
 
 
 def publish(slot: str, data: bytes, owner: str | None = None) -> str | None:

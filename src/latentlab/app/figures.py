@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from latentlab.app import state
+    from latentlab.app.jump import Choose
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def figure(
     key: str = "",
     background: bool = True,
     compose: Callable[[Any], Image.Image] | None = None,
+    choose: Choose | None = None,
 ) -> Any:
     """Shows what a call answers: in the background with progress, or at once where it is quick.
 
@@ -52,6 +54,7 @@ def figure(
         key: of its widgets, by default the call's name.
         background: whether it may take more than a moment.
         compose: draws the result for this place; by default it is drawn as everywhere.
+        choose: told the code whose image was clicked; None where there is nothing to do with it.
 
     Returns:
         The result, or None while it is being computed.
@@ -77,6 +80,7 @@ def figure(
         controls.file_name(call.run.name, call.name),
         call.code(paths, result),
         None if compose is None else compose(result),
+        choose,
     )
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,10 @@ import numpy as np
 import streamlit as st
 
 from latentlab import analysis
-from latentlab.app import engine, state
-from latentlab.app.components.compare import Link, Other
+from latentlab.app import engine, linked_categories, state
+from latentlab.app.components.compare import CategoryLink, Link, Other
 from latentlab.app.jobs import Job
-from latentlab.app.start import Start, drawn_code
+from latentlab.app.start import Start, drawn_code, temperature
 
 if TYPE_CHECKING:
     from latentlab.analysis.matching import LatentMatching
@@ -22,23 +23,32 @@ if TYPE_CHECKING:
 MATCHED_ON = 1000  # images
 
 
-def partners(axes: list[Axis], found: list[LatentMatching]) -> list[Axis]:
-    """The sliders, each with the names of the latents that follow it."""
+def partners(axes: list[Axis], found: Mapping[str, LatentMatching], others: Mapping[str, Run]) -> list[Axis]:
+    """The sliders, each with the names of the latents that follow it, and of the categories on hover."""
     named = []
     for axis in axes:
-        told = []
-        for match in found:
+        told, categories = [], []
+        for name, match in found.items():
             at = np.flatnonzero(match.coordinates_a == axis.index)
-            if len(at) and match.sure[at[0]] and match.signs[at[0]]:
-                sign = "−" if match.signs[at[0]] < 0 else ""
-                told.append(sign + match.names_b[match.permutation[at[0]]])
-            else:
+            if not len(at) or not match.sure[at[0]] or not linked(match, int(at[0])):
                 told.append("–")
-        words = ", ".join(told)
+                continue
+            partner = match.names_b[match.permutation[at[0]]]
+            told.append(("−" if match.signs[at[0]] < 0 else "") + partner)
+            if axis.choices:
+                theirs = linked_categories.choices(others[name], partner)
+                words = linked_categories.moves(axis.choices, theirs, match.categories[axis.name])
+                categories.append(f"{partner} of {name}: {words}")
         if any(name != "–" for name in told):
-            axis = replace(axis, known=" · ".join(filter(None, (axis.known, f"with {words}"))))
+            known = " · ".join(filter(None, (axis.known, f"with {', '.join(told)}")))
+            axis = replace(axis, known=known, help="\n".join(categories) or axis.help)
         named.append(axis)
     return named
+
+
+def linked(match: LatentMatching, latent: int) -> bool:
+    """Whether a paired latent can take its partner along: both have an order, or both are categories."""
+    return bool(match.signs[latent]) or match.names_a[latent] in match.categories
 
 
 def follower(
@@ -46,19 +56,23 @@ def follower(
 ) -> Other:
     """A model beside the first, at the same image or seed, with the latents that follow; ``matching``: not yet."""
     slot = f"compare-{name}"
-    z, links, note = start_of(first, other, start), (), "being matched …" if matching else "not linked"
+    z, note = start_of(first, other, start), "being matched …" if matching else "not linked"
+    links: tuple[Link, ...] = ()
+    categories: tuple[CategoryLink, ...] = ()
     if same_kind(first, other) and not state.encodes(first):
         span = 1e3
         links = tuple(Link(i, i, (-span, span), (-span, span)) for i in range(len(z)))
         note = "same latents"
     elif match is not None:
-        links = links_of(match)
-        note = f"{len(links)} latent{'' if len(links) == 1 else 's'} linked"
+        links, categories = links_of(match), category_links_of(match)
+        count = len(links) + len(categories)
+        note = f"{count} latent{'' if count == 1 else 's'} linked"
     return Other(
         name,
         z,
         other.image_shape,
         links,
+        categories,
         engine.open_session(slot, other.model, z=z),
         lambda code: analysis.decode_latents(other.model, code[None])[0],
         note,
@@ -87,6 +101,23 @@ def links_of(match: LatentMatching) -> tuple[Link, ...]:
     return tuple(found)
 
 
+def category_links_of(match: LatentMatching) -> tuple[CategoryLink, ...]:
+    """The sure pairs of categories, each with where its categories lead."""
+    found = []
+    for i in np.flatnonzero(match.sure):
+        name = match.names_a[i]
+        if name in match.categories:
+            found.append(
+                CategoryLink(
+                    int(match.coordinates_a[i]),
+                    int(match.coordinates_b[match.permutation[i]]),
+                    match.contingency[name].shape[1],
+                    tuple(int(k) for k in match.categories[name]),
+                )
+            )
+    return tuple(found)
+
+
 def start_of(first: Run, other: Run, start: Start) -> np.ndarray:
     """Where another model begins: its own code of the same image, else its draw by the same seed."""
     if start.image is not None and state.encodes(other):
@@ -94,7 +125,7 @@ def start_of(first: Run, other: Run, start: Start) -> np.ndarray:
     if same_kind(first, other):
         return start.z
     if start.image is None and start.label.startswith("seed"):
-        return drawn_code(other, int(st.session_state["seed"]))
+        return drawn_code(other, int(st.session_state["seed"]), temperature(other))
     return state.nearest(other, other.model.latent_space.mean.numpy()[None])[0]
 
 

@@ -6,7 +6,7 @@ import logging
 
 import streamlit as st
 
-from latentlab.app import controls, engine, links, state, theme
+from latentlab.app import controls, engine, links, sharing, state, theme
 
 logger = logging.getLogger("latentlab.app")
 
@@ -27,9 +27,15 @@ page = st.navigation(
 if engine.serving():
     state.warm_up()
 links.follow_link()
+sharing.follow()
+sharing.leave(page.url_path)
 with st.sidebar:
     # The gallery has no picker: its cards choose the run; a training is a run to be.
-    controls.sidebar(picker=page not in (gallery, train))
+    picks = page not in (gallery, train)
+    controls.sidebar(picker=picks)
+    if picks:
+        sharing.button(page.url_path)
+sharing.refusal()
 try:
     page.run()
 except Exception:

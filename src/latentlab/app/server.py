@@ -1,6 +1,6 @@
-"""The explorer's server: Streamlit's App over ``main.py`` plus our own two routes, which we protect ourselves.
+"""The explorer's server: Streamlit's App over ``main.py`` plus our own routes, which we protect ourselves.
 
-Streamlit checks Origin on its own socket only, so both routes here check Host and Origin, want a session's token,
+Streamlit checks Origin on its own socket only, so all routes here check Host and Origin, want a session's token,
 and bound size, rate and number of what a client may send. A refused message costs its sender one sentence, never the
 server.
 """
@@ -160,6 +160,8 @@ def routes() -> list[Route | WebSocketRoute]:
         Route("/{base:path}/ll/points/{token}", points, methods=["GET"]),
         Route("/ll/pictures/{token}", pictures, methods=["GET"]),
         Route("/{base:path}/ll/pictures/{token}", pictures, methods=["GET"]),
+        Route("/ll/program/{digest}", program, methods=["GET"]),
+        Route("/{base:path}/ll/program/{digest}", program, methods=["GET"]),
     ]
 
 
@@ -239,6 +241,15 @@ async def pictures(request: HttpRequest) -> Response:
     return await run_in_threadpool(importlib.import_module("latentlab.app.mapping.pictures").answer, request)
 
 
+async def program(request: HttpRequest) -> Response:
+    """GET /ll/program/<digest>: a session's decoder for the browser engine, for our own page alone."""
+    if foreign(request):
+        return PlainTextResponse("This page may not read this program.", 403)
+    return await asyncio.get_running_loop().run_in_executor(
+        _browser_engine().worker, _browser_engine().answer, request
+    )
+
+
 async def points(request: HttpRequest) -> Response:
     """GET /ll/points/<token>: a map's packed points, for our own page alone."""
     if foreign(request):
@@ -292,6 +303,9 @@ class _Connection:
         self.waiting: Request | None = None
         self.wake = asyncio.Event()
         self.sending = asyncio.Lock()
+        self.decoding, self.resting = False, False
+        self.offering: asyncio.Task | None = None
+        self.asked_again = False
         self.tokens, self.refilled = BURST, time.monotonic()
         self.refused, self.scolded = 0, 0.0
 
@@ -315,9 +329,11 @@ class _Connection:
             pass
         finally:
             self.session.listeners.discard(changed)
-            worker.cancel()
-            with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
-                await worker
+            for task in (worker, self.offering):
+                if task is not None:
+                    task.cancel()
+                    with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
+                        await task
 
     async def _read(self) -> None:
         while True:
@@ -354,6 +370,7 @@ class _Connection:
 
     async def _queue(self, request: Request) -> None:
         dropped, self.waiting = self.waiting, request
+        self.resting = False
         self.wake.set()
         if dropped is not None:
             await _say(self.websocket, "dropped", id=dropped.id, lock=self.sending)
@@ -372,11 +389,39 @@ class _Connection:
             self.view.stage = session.check_stage(message.get("stage"))
         elif kind == "source":
             self.view.z = None if message.get("z") is None else session.check_z(message["z"])
+        elif kind == "program":
+            self.asked_again = True
+            if self.offering is None or self.offering.done():
+                self.offering = asyncio.create_task(self._offer())
+            return
+        elif kind == "rest":  # the browser draws now
+            self.resting = True
+            self._rest()
         elif kind != "ping":
             raise ValueError(
-                f"A control message's type is edits, stage, source or ping; got {str(kind)[:40]!r}."
+                "A control message's type is edits, stage, source, program, rest or ping; "
+                f"got {str(kind)[:40]!r}."
             )
         await _say(self.websocket, "ok", of=kind, lock=self.sending)
+
+    async def _offer(self) -> None:
+        """Says what the browser may draw itself; once more if that was asked meanwhile."""
+        loop = asyncio.get_running_loop()
+        while self.asked_again:
+            self.asked_again = False
+            try:
+                found = await loop.run_in_executor(
+                    _browser_engine().worker, _browser_engine().offer, self.session
+                )
+            except Exception:
+                logger.exception("a program could not be made")
+                found = {"why": "Its program could not be made; see the server's log"}
+            await _say(self.websocket, "program", lock=self.sending, **found)
+
+    def _rest(self) -> None:
+        """Frees the session's thread while nobody asks it for pictures."""
+        if self.resting and not self.decoding and self.waiting is None and self.session.connections == 1:
+            self.session.free()
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -386,6 +431,7 @@ class _Connection:
             request, self.waiting = self.waiting, None
             if request is None:
                 continue
+            self.decoding = True
             try:
                 answer = await loop.run_in_executor(
                     self.session.worker, self.session.answer, request, self.view
@@ -397,8 +443,11 @@ class _Connection:
                     logger.exception("decode failed")
                 await self._error(_sentence(error), id=request.id)
                 continue
+            finally:
+                self.decoding = False
             async with self.sending:
                 await self.websocket.send_bytes(answer)
+            self._rest()
 
     def _allowed(self) -> bool:
         now = time.monotonic()
@@ -449,6 +498,10 @@ async def _close(websocket: WebSocket, code: int) -> None:
 def _engine() -> ModuleType:
     # Looked up by name each time: a reload of the sources makes a new registry, which the pages then use.
     return importlib.import_module("latentlab.app.engine")
+
+
+def _browser_engine() -> ModuleType:
+    return importlib.import_module("latentlab.app.browser_engine")
 
 
 def _option(name: str) -> Any:

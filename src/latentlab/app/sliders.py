@@ -1,14 +1,18 @@
-"""Sliders: which numbers a person pulls: coordinates of one of the model's spaces, and steps along saved directions."""
+"""Sliders: what a person pulls: coordinates of one of the model's spaces, steps along directions, truncation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import streamlit as st
 
-from latentlab.app import controls, state
+from latentlab.app import controls, placing, state
 from latentlab.app.pull import W_PLUS, Pull
+from latentlab.app.start import temperature, temperature_slider
+from latentlab.latents.blending import has_temperature
 
 if TYPE_CHECKING:
     from latentlab.analysis.encoding import Encoding
@@ -26,6 +30,14 @@ LARGEST_THUMBNAIL = 128  # pixels; larger pictures would take longer than a pers
 SPACE_HELP = (
     "**Z** is where codes are drawn from. **W** is what the mapping network makes of them: there the generator's "
     "styles can be pulled one by one."
+)
+PSI_HELP = (
+    "ψ draws the style towards the mean of all styles: below 1 pictures become cleaner and more alike, what is rare is "
+    "lost; 1 leaves the style as it is; 0 is the same mean picture for every code."
+)
+CUTOFF_HELP = (
+    "How many layers the truncation slider ψ acts on, counted from the first. The first layers decide the coarse "
+    "shape, the last ones fine strokes: truncating the first alone keeps the shape typical and the details varied."
 )
 DIRECTIONS_HELP = "Directions saved on the Layers page, each as a slider in steps of one standard deviation."
 
@@ -54,19 +66,111 @@ def chosen(run: Run) -> Pull | None:
     if known:
         st.session_state["directions"] = [n for n in st.session_state.get("directions", ()) if n in known]
         names = st.multiselect("Directions", list(known), key="directions", help=DIRECTIONS_HELP, width=360)
-    if space == first and not names:
+    cutoff = _cutoff(run)
+    if st.session_state.get("start") != "Seed":  # which has it beside the seed
+        temperature_slider(run)
+    if space == first and not names and cutoff is None:
         return None
-    return Pull(space, tuple(known[name] for name in names))
+    return Pull(space, tuple(known[name] for name in names), cutoff)
+
+
+def _cutoff(run: Run) -> int | None:
+    """How many of the first layers are truncated, 0 for all; None for a model that can't be truncated."""
+    if not hasattr(run.model, "truncate"):
+        return None
+    layers = len(run.model.spaces[STYLES].blocks)
+    if st.session_state.get("cutoff") not in (None, *range(1, layers + 1)):
+        del st.session_state["cutoff"]
+
+    def cutoff(chosen: int) -> int:
+        return 0 if chosen == layers else int(chosen)
+
+    def changed() -> None:  # the sliders stay where they are
+        now = placing.present(run)
+        if now is not None and now.pull is not None:
+            placing.put(run, replace(now.pull, cutoff=cutoff(st.session_state["cutoff"])), now.z)
+
+    return cutoff(
+        st.select_slider(
+            "ψ on the first layers",
+            range(1, layers + 1),
+            value=layers,
+            key="cutoff",
+            bind="query-params",
+            format_func=lambda k: "all" if k == layers else str(k),
+            on_change=changed,
+            help=CUTOFF_HELP,
+            width=200,
+        )
+    )
+
+
+def put(
+    run: Run, pull: Pull | None, code: np.ndarray, space: str, rest: Sequence[float] | None = None
+) -> None:
+    """Puts a code of a space on the sliders, which then show that space.
+
+    Args:
+        run: whose sliders.
+        pull: what they stand for now.
+        code: (dim,) of the space.
+        space: its name; ``holds`` tells whether there are sliders for it.
+        rest: steps along the directions, then psi; no steps and a psi of 1 by default.
+    """
+    order = list(run.model.spaces)
+    if space != (order[0] if pull is None else pull.space):
+        reached = order[order.index(space) :]
+        old = () if pull is None else pull.directions
+        kept = tuple(d for d in old if d.space is None or d.space in reached)
+        pull = Pull(space, kept, None if pull is None else pull.cutoff)
+    if len(order) > 1:
+        st.session_state["space"] = space
+    placing.put(run, pull, _filled(np.asarray(code, np.float32), pull, rest))
+
+
+def holds(run: Run, space: str) -> bool:
+    """Whether there are sliders for codes of a space: single layers of styles have none."""
+    return space in run.model.spaces and space != STYLES
 
 
 def numbers(run: Run, pull: Pull | None, start: Start) -> np.ndarray:
-    """Where the sliders start: the start's code in their space, and no step along any direction."""
+    """The start's code in the sliders' space, with no step along any direction."""
     if pull is None:
         return start.z
-    return np.concatenate([_carried(run, start.z, pull.space), np.zeros(len(pull.directions), np.float32)])
+    rest = [0.0] * len(pull.directions) + ([] if pull.cutoff is None else [_psi()])
+    return _filled(carried(run, start.z, pull.space), pull, rest)
 
 
-def _carried(run: Run, z: np.ndarray, space: str) -> np.ndarray:
+def _filled(code: np.ndarray, pull: Pull | None, rest: Sequence[float] | None) -> np.ndarray:
+    """A code with the numbers that follow it: those given where they fit, else no steps and no truncation."""
+    if pull is None:
+        return code
+    plain = [0.0] * len(pull.directions) + ([] if pull.cutoff is None else [1.0])
+    fits = rest is not None and len(rest) == len(plain)
+    return np.concatenate([code, np.asarray(rest if fits else plain, np.float32)]).astype(np.float32)
+
+
+def _psi() -> float:
+    """The truncation in the address, 1 where there is none."""
+    try:
+        found = float(st.query_params.get("psi", "1"))
+    except ValueError:
+        return 1.0
+    return found if 0.0 <= found <= 1.0 else 1.0
+
+
+def keep_psi(pull: Pull | None, held: np.ndarray) -> None:
+    """Writes the truncation that the sliders hold into the address."""
+    found = "" if pull is None or pull.cutoff is None else f"{float(held[-1]):.3g}"
+    if found in ("", "1"):
+        if "psi" in st.query_params:
+            del st.query_params["psi"]
+    elif st.query_params.get("psi") != found:
+        st.query_params["psi"] = found
+
+
+def carried(run: Run, z: np.ndarray, space: str) -> np.ndarray:
+    """A code (dim,) of the model's first space, carried to another."""
     from latentlab.analysis.inference import carry, device_of, to_numpy, to_tensor
 
     return to_numpy(carry(run.model, to_tensor(z[None], device_of(run.model)), space))[0]
@@ -76,12 +180,13 @@ def axes(run: Run, pull: Pull | None, encoding: Encoding | None, start: Start) -
     """The sliders of the chosen space, then one for each direction."""
     from latentlab.app.components import Axis
 
-    if pull is None:
-        return controls.sliders(run, encoding, start)
-    if pull.space == run.model.latent_space.name:
-        found = controls.sliders(run, encoding, start)
+    heat = temperature(run)
+    if pull is None or pull.space == run.model.latent_space.name:
+        found = [_tempered(run, axis, heat) for axis in controls.sliders(run, encoding, start)]
     else:
-        found = _mapped(run, pull.space, _carried(run, start.z, pull.space))
+        found = _mapped(run, pull.space, carried(run, start.z, pull.space))
+    if pull is None:
+        return found
     own = run.model.spaces[pull.space].dim
     steps = [
         Axis(
@@ -95,7 +200,19 @@ def axes(run: Run, pull: Pull | None, encoding: Encoding | None, start: Start) -
         )
         for i, direction in enumerate(pull.directions)
     ]
+    if pull.cutoff is not None:
+        # A spread of 0: the dice leaves it alone.
+        psi = Axis(
+            own + len(steps), "ψ", 0.0, 1.0, 1.0, 0.0, group="Truncation", help=PSI_HELP, meaning="truncation"
+        )
+        steps.append(psi)
     return [*steps, *found]
+
+
+def _tempered(run: Run, axis: Axis, heat: float) -> Axis:
+    """A slider whose dice reaches as far as the temperature says."""
+    warm = heat != 1.0 and has_temperature(run.model.latent_space.block_of(axis.index).prior)
+    return replace(axis, std=axis.std * heat) if warm else axis
 
 
 def _words(direction) -> str:
@@ -152,6 +269,22 @@ def decoded(run: Run, pull: Pull | None, z: np.ndarray, edits: tuple[Edit, ...])
         return to_numpy(pull.decode(run.model, to_tensor(z[None], device_of(run.model)), edits))[0]
 
 
+def decoded_all(run: Run, pull: Pull | None, codes: np.ndarray, edits: tuple[Edit, ...]) -> np.ndarray:
+    """The images (n, channels, height, width) of several settings of the sliders (n, numbers)."""
+    from latentlab import analysis
+
+    if pull is None:
+        return analysis.decode_latents(run.model, codes, edits=edits)
+    if any(direction.stage is not None for direction in pull.directions):  # each has edits of its own
+        return np.stack([decoded(run, pull, code, edits) for code in codes])
+    first, others, space = held_codes(run, pull, codes[0], list(codes[1:]))
+    if space is not None:  # edits of the mapping are behind such a code
+        edits = tuple(edit for edit in edits if edit.network == "generator")
+    return analysis.decode_latents(
+        run.model, np.stack([first, *(c for c in others if c is not None)]), edits=edits, space=space
+    )
+
+
 def ends(
     run: Run, pull: Pull | None, found: list[Axis], z: np.ndarray, edits: tuple[Edit, ...]
 ) -> tuple[list[int], np.ndarray]:
@@ -163,12 +296,7 @@ def ends(
     codes = np.repeat(z[None], 2 * len(shown), axis=0)
     for i, axis in enumerate(shown):
         codes[2 * i, axis.index], codes[2 * i + 1, axis.index] = axis.low, axis.high
-    if pull is None:
-        from latentlab import analysis
-
-        pictures = analysis.decode_latents(run.model, codes, edits=edits)
-    else:
-        pictures = np.stack([decoded(run, pull, code, edits) for code in codes])
+    pictures = decoded_all(run, pull, codes, edits)
     while pictures.shape[-1] > 32 and not pictures.shape[-1] % 2 and not pictures.shape[-2] % 2:
         pictures = (pictures[..., ::2, :] + pictures[..., 1::2, :]) / 2
         pictures = (pictures[..., ::2] + pictures[..., 1::2]) / 2
@@ -177,10 +305,22 @@ def ends(
 
 def held_code(run: Run, pull: Pull, z: np.ndarray) -> tuple[np.ndarray, str | None]:
     """The code that the sliders' numbers stand for, and its space; None for the model's first one."""
+    code, _, space = held_codes(run, pull, z)
+    return code, space
+
+
+def held_codes(
+    run: Run, pull: Pull, z: np.ndarray, others: Sequence[np.ndarray | None] = ()
+) -> tuple[np.ndarray, list[np.ndarray | None], str | None]:
+    """``held_code`` of the sliders' numbers and of other settings of them, all of one space; None stays None."""
     import torch
 
     from latentlab.analysis.inference import device_of, to_numpy, to_tensor
 
+    given = np.stack([z, *(numbers for numbers in others if numbers is not None)])
     with torch.inference_mode():
-        code, space = pull.code(run.model, to_tensor(z[None], device_of(run.model)))
-    return to_numpy(code)[0], None if space == run.model.latent_space.name else space
+        codes, space = pull.code(run.model, to_tensor(given, device_of(run.model)))
+    code, *rest = to_numpy(codes)
+    found = iter(rest)
+    kept = [None if numbers is None else next(found) for numbers in others]
+    return code, kept, None if space == run.model.latent_space.name else space

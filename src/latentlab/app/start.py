@@ -13,6 +13,7 @@ import streamlit as st
 
 from latentlab.app import state, theme
 from latentlab.app.controls import LARGEST_SEED
+from latentlab.latents.blending import has_temperature
 
 if TYPE_CHECKING:
     from latentlab.analysis.inversion import Inversion
@@ -34,6 +35,7 @@ class Start:
         label: what it is, in words.
         revision: changes whenever another start was chosen.
         index: number of the image in its data set, or None.
+        final: whether it is there; False while it is still looked for.
     """
 
     z: np.ndarray
@@ -41,7 +43,14 @@ class Start:
     label: str
     revision: str
     index: int | None = None
+    final: bool = True
 
+
+HOTTEST = 1.5
+TEMPERATURE_HELP = (
+    "How far draws lie from the prior's mean, for seeds, the dice and the seed plane. Below 1: cleaner, more usual "
+    "pictures, less variety. Above 1: more variety, more that looks like nothing. Categories and indices stay as drawn."
+)
 
 START_HELP = (
     "**Image** reads the latent off a picture of the data set with the encoder; for a model without one it looks for "
@@ -82,10 +91,11 @@ def starting_point(run: Run) -> Start:
             st.button(
                 "Another seed",
                 icon=":material/casino:",
-                on_click=_roll,
+                on_click=roll,
                 args=("seed", LARGEST_SEED + 1),
                 help="Draws another latent.",
             )
+            temperature_slider(run)
     if data is None:
         st.caption(f"No image to start from: {missing}")
     elif not can_encode:
@@ -105,8 +115,38 @@ def starting_point(run: Run) -> Start:
         return Start(
             numbers, None, "the numbers given", f"{run.digest[:12]}-numbers-{hash(numbers.tobytes())}"
         )
-    seed = st.session_state["seed"]
-    return Start(drawn_code(run, seed), None, f"seed {seed}", f"{run.digest[:12]}-seed-{seed}")
+    seed, heat = st.session_state["seed"], temperature(run)
+    hot = "" if heat == 1.0 else f", temperature {heat:g}"
+    revision = f"{run.digest[:12]}-seed-{seed}" + ("" if heat == 1.0 else f"-{heat:g}")
+    return Start(drawn_code(run, seed, heat), None, f"seed {seed}{hot}", revision)
+
+
+def warms(run: Run) -> bool:
+    """Whether a temperature means something here: not where only a code's direction counts, or all are categories."""
+    return not hasattr(run.model, "truncate") and any(
+        has_temperature(block.prior) for block in run.model.latent_space.blocks
+    )
+
+
+def temperature_slider(run: Run) -> None:
+    """Lets a person choose how far draws lie from the prior's mean, where that means something."""
+    if warms(run):
+        st.slider(
+            "Temperature",
+            0.0,
+            HOTTEST,
+            1.0,
+            0.05,
+            key="temperature",
+            bind="query-params",
+            help=TEMPERATURE_HELP,
+            width=170,
+        )
+
+
+def temperature(run: Run) -> float:
+    """The temperature that was chosen, 1 where there is none."""
+    return float(st.session_state.get("temperature", 1.0)) if warms(run) else 1.0
 
 
 def inverted(run: Run, data: FactorDataset, index: int) -> Start:
@@ -126,7 +166,7 @@ def inverted(run: Run, data: FactorDataset, index: int) -> Start:
     found = await_job(run, "inversion", key, state.job(run, "inversion", key, work, heavy=True))
     if found is None:
         mean = state.nearest(run, run.model.latent_space.mean.numpy()[None])[0]
-        return Start(mean, None, "the prior's mean", f"{run.digest[:12]}-inverting")
+        return Start(mean, None, "the prior's mean", f"{run.digest[:12]}-inverting", final=False)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.image(
             theme.data_uri(state.picture(image_of(data, index), 64 // data.image_shape[-1] or 1)),
@@ -140,12 +180,18 @@ def inverted(run: Run, data: FactorDataset, index: int) -> Start:
     return Start(found.z[0].copy(), None, f"image {index:,}, inverted", f"{run.digest[:12]}-inverted-{index}")
 
 
-def drawn_code(run: Run, seed: int) -> np.ndarray:
-    """The code (dim,) that the model itself draws: where blocks depend on each other, so does the draw."""
+def drawn_code(run: Run, seed: int, heat: float = 1.0) -> np.ndarray:
+    """The code (dim,) that the model itself draws: where blocks depend on each other, so does the draw.
+
+    ``heat`` is the temperature.
+    """
     import torch
 
+    from latentlab.latents import temper
+
     with torch.inference_mode():
-        return run.model.sample_codes(1, seed)[0].float().cpu().numpy()
+        code = run.model.sample_codes(1, seed).float().cpu()
+        return (code if heat == 1.0 else temper(run.model.latent_space, code, heat))[0].numpy()
 
 
 def _code_of(run: Run, image: np.ndarray) -> np.ndarray:
@@ -177,7 +223,8 @@ def read_latent(text: str, dim: int) -> np.ndarray | None:
     return numbers
 
 
-def _roll(key: str, end: int) -> None:
+def roll(key: str, end: int) -> None:
+    """Puts a random whole number below ``end`` into a widget."""
     st.session_state[key] = secrets.randbelow(end)
 
 
@@ -200,7 +247,7 @@ def _image_picker(run: Run, data: FactorDataset) -> int:
         "",
         icon=":material/casino:",
         key="roll-image",
-        on_click=_roll,
+        on_click=roll,
         args=("image", last + 1),
         help="A random image.",
     )

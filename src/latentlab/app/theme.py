@@ -62,6 +62,7 @@ _CSS = """
   background: #fff; padding: 10px 12px; box-sizing: border-box; border: 1px solid var(--st-border-color, #dde3e6);
 }
 [data-testid="stCaptionContainer"] { line-height: 1.45; }
+.st-key-engine button p { text-transform: capitalize; }
 [class*="st-key-thumb"] button { padding: 2px; min-height: 0; line-height: 0; border-radius: 6px; }
 [class*="st-key-thumb"] button p { line-height: 0; }
 [class*="st-key-thumb"] button img {

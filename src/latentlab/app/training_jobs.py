@@ -4,6 +4,8 @@ The process is ``latentlab train``, in a session of its own, so that neither a r
 All that is known of it lies in the run's folder: ``job.json`` (process and device), ``training.yaml`` (what was asked
 for), ``training.log`` (what it printed) and what every training writes. A process is the one that was started if its
 number and its birth agree. Two locks live exactly as long as the process, however it ends: it inherits the open files.
+
+A training that was started in a terminal, or by a program, notes the same of itself in ``job.json``, and how it ended.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -25,19 +26,22 @@ from typing import IO, Any
 from latentlab.app.configuration import to_yaml
 from latentlab.config import Experiment
 from latentlab.files import atomic_write
+from latentlab.processes import JOB as JOB
+from latentlab.processes import Training, folder_identity, locks_folder, process_birth, trainings
 
 try:
     import fcntl
 except ImportError:  # no such locks on Windows: there the processes that are known are asked
     fcntl = None
 
-JOB, LOG, CONFIGURATION = "job.json", "training.log", "training.yaml"
+LOG, CONFIGURATION = "training.log", "training.yaml"
 NICENESS = 10  # a dragged slider goes first
 TAIL = 60
 PATIENCE = 1.0  # seconds
 _LARGEST_TAIL = 40_000
 
 ALIVE = ("starting", "running", "stopping")
+EXPLORER, TERMINAL = "explorer", "terminal"
 KILLED = "The training ended without a word: it was killed, or the machine was switched off."
 
 
@@ -56,6 +60,9 @@ class TrainingJob:
         device: what it trains on, "cpu" or "cuda:0".
         begun: when it was started, seconds since 1970.
         log_from: where in the log its words begin.
+        origin: "explorer", or "terminal" for what was started in a terminal or by a program.
+        outcome: how it ended as itself noted, "finished", "stopped" or "failed"; "" for none, and for the explorer's.
+        told: why it failed, as itself noted.
     """
 
     folder: Path
@@ -64,11 +71,14 @@ class TrainingJob:
     device: str
     begun: float
     log_from: int
+    origin: str = EXPLORER
+    outcome: str = ""
+    told: str = ""
 
     @property
     def alive(self) -> bool:
         """Whether the process still runs; one that has ended but was not yet collected does not."""
-        return bool(self.birth) and process_birth(self.pid) == self.birth
+        return bool(self.birth) and not self.outcome and process_birth(self.pid) == self.birth
 
     @property
     def state(self) -> str:
@@ -79,6 +89,8 @@ class TrainingJob:
             if self._asked_to_stop():
                 return "stopping"
             return "running" if self._has_begun() else "starting"
+        if self.outcome:
+            return self.outcome
         if (self.folder / CARD).is_file():
             return "finished"
         if self.sentence:
@@ -107,6 +119,8 @@ class TrainingJob:
     @property
     def sentence(self) -> str:
         """Why it failed, in one sentence; "" where it did not."""
+        if self.told:
+            return self.told
         lines = self.tail()
         for line in reversed(lines):
             if line.startswith("latentlab: ") and line != "latentlab: interrupted":
@@ -115,8 +129,18 @@ class TrainingJob:
             return lines[-1]
         return ""
 
+    @property
+    def can_be_stopped(self) -> bool:
+        """Whether it can be asked from here to end: by its run's commands, which it reads every few seconds."""
+        from latentlab.runs import COMMANDS
+
+        path = self.folder / COMMANDS
+        return self.alive and os.access(path if path.exists() else self.folder, os.W_OK)
+
     def tail(self) -> list[str]:
-        """The last lines that this process printed."""
+        """The last lines that this process printed; of one in a terminal they are there."""
+        if self.origin == TERMINAL:
+            return []
         return _end_of(self.folder / LOG, _LARGEST_TAIL, self.log_from)[-TAIL:]
 
     def _has_begun(self) -> bool:
@@ -140,11 +164,15 @@ class TrainingJob:
 
 
 def read_job(folder: Path) -> TrainingJob | None:
-    """The last process that trained the run in a folder; None where none was started from the explorer."""
+    """The last process that trained the run in a folder; None where none is noted, or the note is a copy's."""
     from latentlab.runs import read_text
 
     try:
         kept = json.loads(read_text(folder / JOB))
+        origin = TERMINAL if kept.get("origin") == TERMINAL else EXPLORER
+        if origin == TERMINAL and kept.get("folder") != folder_identity(folder):
+            return None
+        outcome = str(kept.get("outcome", ""))
         return TrainingJob(
             folder,
             int(kept["pid"]),
@@ -152,8 +180,11 @@ def read_job(folder: Path) -> TrainingJob | None:
             str(kept["device"]),
             float(kept["begun"]),
             int(kept["log_from"]),
+            origin,
+            outcome if outcome in ("finished", "stopped", "failed") else "",
+            str(kept.get("sentence", ""))[:500],
         )
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
@@ -170,6 +201,23 @@ def devices() -> dict[str, str]:
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return {**{f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(count)}, "cpu": "CPU"}
+
+
+def all_trainings() -> list[Training]:
+    """Every training on this machine now, wherever its run lies and whatever started it."""
+    return trainings(locks_folder())
+
+
+def busy_devices(runs: Path) -> dict[str, str]:
+    """{device: what trains on it now}, of this workspace's runs by their address in it, of others by their folder."""
+    found = {job.device: job.folder.relative_to(runs).as_posix() for job in list_jobs(runs) if job.alive}
+    for training in all_trainings():
+        folder = training.folder
+        inside = folder.is_relative_to(runs.resolve())
+        found.setdefault(
+            training.device, folder.relative_to(runs.resolve()).as_posix() if inside else str(folder)
+        )
+    return found
 
 
 def start(experiment: Experiment, runs: Path, device: str) -> TrainingJob:
@@ -211,10 +259,15 @@ def resume(job: TrainingJob, device: str | None = None) -> TrainingJob:
         Busy: if it still runs, or another training holds the device.
         OSError: if its folder can't be written to.
     """
+    from latentlab.runs import Run
+
     if job.alive:
         raise Busy(f"{job.folder.name} is training already.")
     device = device or job.device
     with _hold_device(device, job.folder.parent) as lock:
+        if not (job.folder / CONFIGURATION).is_file():  # started in a terminal
+            with atomic_write(job.folder / CONFIGURATION, "w") as file:
+                file.write(to_yaml(Run.open(job.folder).experiment.to_dict()))
         return _launch(job.folder, device, lock)
 
 
@@ -225,33 +278,12 @@ def stop(job: TrainingJob) -> None:
     if not job.alive or job._asked_to_stop():
         return
     Run.open(job.folder).command(command="stop", at=time.time())
-    # The command is obeyed at the next row of the log; an interrupt at the next step, and also before the first.
+    if job.origin == TERMINAL:
+        return  # no signal: what else that process is about is not known here
+    # The command is obeyed within seconds; an interrupt at the next step, and also before the first.
     if os.name == "posix" and job.alive:
         with suppress(ProcessLookupError):
             os.kill(job.pid, signal.SIGINT)
-
-
-def process_birth(pid: int) -> str | None:
-    """When a process began, as the system tells it; None if there is none, or it has ended and is yet uncollected."""
-    if Path("/proc/self/stat").exists():
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        except OSError:
-            return None
-        return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
-    if os.name != "posix":
-        return None
-    told = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True)
-    state, _, birth = told.stdout.strip().partition(" ")
-    return birth.strip() if state and not state.startswith("Z") else None
-
-
-def locks_folder() -> Path:
-    """Where the devices' locks lie: this machine's, whatever the workspace."""
-    folder = Path(tempfile.gettempdir()) / f"latentlab-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
 
 
 @contextmanager
@@ -267,11 +299,8 @@ def _hold_device(device: str, runs: Path) -> Iterator[IO[str]]:
         0o600,
     )
     with os.fdopen(handle, "r+", encoding="utf-8") as lock:
-        if fcntl is None:
-            holder = next((job for job in list_jobs(runs) if job.device == device and job.alive), None)
-            name = "" if holder is None else holder.folder.name
-        else:
-            name = "" if _locked(lock) else Path(lock.read().strip() or "a run").name
+        name = "" if fcntl is None or _locked(lock) else Path(lock.read().strip() or "a run").name
+        name = name or busy_devices(runs).get(device, "")
         if name:
             raise Busy(
                 f"{device_words(device)} is training {name} already, and each device trains one run at a time: "
@@ -331,7 +360,8 @@ def _launch(folder: Path, device: str, lock: IO[str]) -> TrainingJob:
                 os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
         job = TrainingJob(folder, process.pid, process_birth(process.pid) or "", device, begun, begins)
         with atomic_write(folder / JOB, "w") as file:
-            json.dump({k: v for k, v in asdict(job).items() if k != "folder"}, file, indent=1)
+            kept = {k: v for k, v in asdict(job).items() if k not in ("folder", "outcome", "told")}
+            json.dump(kept, file, indent=1)
     # Collects the process when it ends, should this one still be there.
     threading.Thread(target=process.wait, daemon=True, name="latentlab-training").start()
     return job

@@ -68,13 +68,25 @@ LL.views.compare = class extends LL.views.traverse {
   }
 
   // ---- following ----
-  // Where a matched latent of the other model goes: as far from its own start as its partner's quantile has moved.
+  // Where a matched latent of the other model goes: as far from its own start as its partner's quantile has moved. A
+  // category stays at its own start as long as its partner does, and then goes where that one's category leads.
   followed(other) {
     const z = Float32Array.from(other.given.z), origin = this.host.data.origin;
     for (const link of other.given.links) {
       z[link.to] += this.carried(link, this.z[link.from]) - this.carried(link, origin[link.from]);
     }
+    for (const link of other.given.categories) {
+      const now = this.largest(this.z, link), partner = link.partners[now];
+      if (now === this.largest(origin, link) || partner < 0) continue;
+      for (let i = 0; i < link.size; i++) z[link.to + i] = i === partner ? 1 : 0;
+    }
     return z;
+  }
+
+  largest(z, { from, partners }) {
+    let best = 0;
+    for (let i = 1; i < partners.length; i++) if (z[from + i] > z[from + best]) best = i;
+    return best;
   }
 
   carried({ x, y }, value) {

@@ -30,6 +30,23 @@ class Link:
     y: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class CategoryLink:
+    """One category of the first model that takes one of another along.
+
+    Attributes:
+        source: first of its one-hot coordinates in the first model's code.
+        target: first of the other's.
+        size: number of the other's categories.
+        partners: for each of the first model's categories the other's, -1 where the other stays as it was.
+    """
+
+    source: int
+    target: int
+    size: int
+    partners: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Other:
     """A model beside the first.
@@ -39,6 +56,7 @@ class Other:
         z: its code (dim,) where the first model's sliders stand at their start.
         image_shape: (channels, height, width).
         links: the latents that follow.
+        categories: the categories that follow.
         token: of ``engine.open_session``; None for the rerun engine.
         render: decodes a code (dim,) to an image (channels, height, width).
         note: a few words behind the name.
@@ -48,6 +66,7 @@ class Other:
     z: np.ndarray
     image_shape: tuple[int, ...]
     links: tuple[Link, ...] = ()
+    categories: tuple[CategoryLink, ...] = ()
     token: str | None = None
     render: Callable[[np.ndarray], np.ndarray] | None = None
     note: str = ""
@@ -58,6 +77,12 @@ class Other:
         for link in self.links:
             moved = np.interp([z[link.source], origin[link.source]], link.x, link.y)
             found[link.target] += moved[0] - moved[1]
+        for link in self.categories:
+            where = slice(link.source, link.source + len(link.partners))
+            now = int(np.argmax(z[where]))
+            if now != int(np.argmax(origin[where])) and link.partners[now] >= 0:
+                found[link.target : link.target + link.size] = 0.0
+                found[link.target + link.partners[now]] = 1.0
         return found
 
 
@@ -110,6 +135,10 @@ def compare(
                 "z": [float(v) for v in other.z],
                 "image_shape": list(other.image_shape),
                 "links": [{"from": k.source, "to": k.target, "x": k.x, "y": k.y} for k in other.links],
+                "categories": [
+                    {"from": k.source, "to": k.target, "size": k.size, "partners": k.partners}
+                    for k in other.categories
+                ],
                 "token": other.token,
                 "image": drawn,
             }

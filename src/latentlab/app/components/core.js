@@ -3,7 +3,7 @@
 // LL.mount(kind, root, host) puts a view into an element and returns { update(host), destroy() }. A host is
 // { data, send(name, value), trigger(name, value) }: Streamlit is one (streamlit.js); a notebook widget or a
 // stand-alone page would be others. An engine is { kind, draw(request), control(message), destroy() } and calls
-// back { frame(parts, info), ready(), error(sentence), lost() }; engines register in LL.engines.
+// back { frame(parts, info), ready(), error(sentence), lost(), status(kind, why) }; engines register in LL.engines.
 const LL = (() => {
   "use strict";
 
@@ -50,6 +50,8 @@ const LL = (() => {
     unlock: '<rect x="5" y="9" width="10" height="7.5" rx="1.8"/><path d="M7 9V6.8a3 3 0 0 1 5.6-1.5"/>',
     plus: '<path d="M10 4.5v11M4.5 10h11"/>',
     minus: '<path d="M4.5 10h11"/>',
+    copy: '<rect x="7" y="7" width="9.5" height="9.5" rx="2"/><path d="M13 7V5.5a2 2 0 0 0-2-2H5.5a2 2 0 0 0-2 2V11a2 2 0 0 0 2 2H7"/>',
+    link: '<path d="M8.5 11.5a3.2 3.2 0 0 0 4.6 0l2.4-2.4a3.2 3.2 0 0 0-4.6-4.6L9.8 5.6"/><path d="M11.5 8.5a3.2 3.2 0 0 0-4.6 0l-2.4 2.4a3.2 3.2 0 0 0 4.6 4.6l1.1-1.1"/>',
     fit: '<path d="M4 8V4h4M16 8V4h-4M4 12v4h4M16 12v4h-4"/>',
     close: '<path d="m5.5 5.5 9 9m0-9-9 9"/>',
   };
@@ -70,6 +72,36 @@ const LL = (() => {
     if (!Number.isFinite(value)) return "–";
     if (value !== 0 && (Math.abs(value) >= 1000 || Math.abs(value) < 0.005)) return value.toExponential(1);
     return value.toFixed(digits).replace("-", "−");
+  }
+
+  // Into the clipboard, which a page that came without https may only reach through a selection.
+  async function copyText(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      const area = el("textarea", { "aria-hidden": "true", style: "position:fixed;opacity:0;pointer-events:none" });
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      const done = document.execCommand("copy");
+      area.remove();
+      return done;
+    }
+  }
+
+  // A button that copies what get() gives, now or later, and says so.
+  function copyButton(name, label, title, get) {
+    const words = el("span", { "aria-live": "polite" }, label);
+    let quiet = 0;
+    const node = el("button", { type: "button", class: "ll-button ll-small", title, "aria-label": title, onclick: async () => {
+      const text = await get();
+      if (text == null) return;
+      words.textContent = (await copyText(text)) ? "Copied" : "Not allowed";
+      clearTimeout(quiet);
+      quiet = setTimeout(() => { words.textContent = label; }, 1600);
+    } }, name ? icon(name) : null, words);
+    return node;
   }
 
   const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
@@ -306,8 +338,7 @@ const LL = (() => {
       if (typeof message === "string") {
         const note = JSON.parse(message);
         if (note.id != null && this.flying?.id === note.id) this.flying = null;
-        if (note.type === "error") this.on.error(note.message);
-        if (note.type === "changed") this.on.changed?.();
+        this.note(note);
         return this.pump();
       }
       const size = new DataView(message).getUint32(0, true);
@@ -320,7 +351,16 @@ const LL = (() => {
       }
       // Ask for the next picture before painting this one.
       if (request) { this.flying = null; this.pump(); }
-      await this.on.frame(parts, { request, ms: header.ms, latency: () => (request ? performance.now() - request.at : null) });
+      await this.frame(parts, { request, ms: header.ms, latency: () => (request ? performance.now() - request.at : null) });
+    }
+
+    note(note) {
+      if (note.type === "error") this.on.error(note.message);
+      if (note.type === "changed") this.on.changed?.();
+    }
+
+    frame(parts, info) {
+      return this.on.frame(parts, info);
     }
 
     destroy() {
@@ -401,6 +441,7 @@ const LL = (() => {
     update(host) {
       this.host = host;
       if (host.data.token !== this.token) this.change();
+      else this.engine.refresh?.();
     }
 
     destroy() {
@@ -419,14 +460,17 @@ const LL = (() => {
     const words = {
       server: ["live", "Drawn by the server while you drag"],
       browser: ["live · browser", "Drawn in this browser while you drag"],
+      kernel: ["live · kernel", "Drawn by the notebook's kernel while you drag"],
       rerun: ["on rerun", "The live connection can't be reached; pictures follow a little later"],
       reconnecting: ["reconnecting", "The session had ended; opening a new one"],
     };
     return {
       node: el("div", { class: "ll-status" }, badge, speed, note),
-      kind(kind) {
+      kind(kind, why = "") {
         badge.dataset.kind = kind;
-        [badge.textContent, badge.title] = words[kind] ?? [kind, ""];
+        const [text, title] = words[kind] ?? [kind, ""];
+        badge.textContent = text;
+        badge.title = [title, why].filter(Boolean).join(". ");
       },
       frame(latency) {
         const now = performance.now();
@@ -452,7 +496,7 @@ const LL = (() => {
 
   return {
     WANT_IMAGE, WANT_ORIGINAL, WANT_SHEET, HEAT, SEQUENTIAL, DIVERGING, History, Seat, addresses, button, bytes,
-    category, clamp, css, debounce, el, engines, expand, fit, format, hex, icon, keys, measured, metrics, paint,
+    category, clamp, copyButton, copyText, css, debounce, el, engines, expand, fit, format, hex, icon, keys, measured, metrics, paint,
     pixels, random, record, revive, statusLine, theme, views,
     mount: (kind, root, host) => new views[kind](root, host),
   };

@@ -14,10 +14,11 @@ from latentlab.app import wire
 
 
 def register(name: str, parts: Sequence[str] = ()) -> Callable[..., Any]:
-    """Registers the component ``name`` (its .js on top of core.js and ``parts``) and returns its mounting command."""
-    folder = files("latentlab.app.components")
+    """Registers the component ``name``: its .js on top of core, engines and ``parts``. Returns what mounts it."""
+    folder, engines = files("latentlab.app.components"), files("latentlab.export")
+    own = [folder.joinpath(f"{part}.js") for part in ("browser", *parts, name, "streamlit")]
     script = "\n".join(
-        folder.joinpath(f"{part}.js").read_text("utf-8") for part in ("core", *parts, name, "streamlit")
+        part.read_text("utf-8") for part in (folder.joinpath("core.js"), engines.joinpath("decoder.js"), *own)
     )
     css = folder.joinpath("core.css").read_text("utf-8")
     return component(

@@ -1,4 +1,13 @@
 // Traverse: sliders over a code and the picture it decodes to.
+// The fewest digits that give a float32 back.
+LL.shortest = (value) => {
+  for (let digits = 1; digits < 9; digits++) {
+    const short = Number(value.toPrecision(digits));
+    if (Math.fround(short) === Math.fround(value)) return String(short);
+  }
+  return String(Number(value.toPrecision(9)));
+};
+
 LL.views.traverse = class {
   constructor(root, host) {
     this.root = root;
@@ -16,11 +25,13 @@ LL.views.traverse = class {
       frame: (parts, info) => this.frame(parts, info),
       live: () => this.send(),
       changed: () => this.draw(),
-      status: (kind) => { this.status.kind(kind); this.metricsEngine = kind; },
+      status: (kind, why) => { this.status.kind(kind, why); this.metricsEngine = kind; },
       error: (sentence) => this.status.error(sentence),
     });
     this.arrived(host.data);
     this.unkey = LL.keys(root, (event) => this.key(event));
+    this.hurry = () => { this.settle(); this.commit.cancel(); this.send(); };
+    window.addEventListener("latentlab-settle", this.hurry);
     this.sizes = new ResizeObserver(() => this.resize());
     this.sizes.observe(this.pictures);
   }
@@ -53,8 +64,14 @@ LL.views.traverse = class {
       el("span", { class: "ll-joined" }, this.undoButton, this.redoButton),
       el("span", { class: "ll-joined ll-ab" }, slots[0], this.mix, slots[1]));
     this.list = el("div", { class: "ll-sliders" });
+    const copy = (label, title, text) => LL.copyButton(null, label, title, async () => text(await this.code()));
+    this.copies = el("div", { class: "ll-copies", role: "group", "aria-label": "copy the code" },
+      LL.icon("copy"), el("span", {}, "Copy z"),
+      el("span", { class: "ll-joined" },
+        copy("JSON", "Copy z as JSON: the code behind the picture, every digit", (z) => z && `[${z.map(LL.shortest).join(", ")}]`),
+        copy("NumPy", "Copy z as Python: a NumPy array", (z) => z && `np.array([${z.map(LL.shortest).join(", ")}], dtype=np.float32)`)));
     this.root.replaceChildren(el("div", { class: "ll-traverse" },
-      el("div", { class: "ll-left" }, this.pictures, this.status.node),
+      el("div", { class: "ll-left" }, this.pictures, this.status.node, this.copies),
       el("div", { class: "ll-right" }, this.toolbar, this.list)));
   }
 
@@ -79,7 +96,8 @@ LL.views.traverse = class {
     }
     if (!active.length) nodes.push(el("p", { class: "ll-empty" }, "No latent of this model carries information yet."));
     if (idle.length) {
-      nodes.push(el("details", { class: "ll-idle", open: !active.length },
+      const open = this.list.querySelector("details.ll-idle")?.open ?? !active.length;
+      nodes.push(el("details", { class: "ll-idle", open },
         el("summary", { title: "The encoder ignores these: their KL divergence is near zero" }, `Inactive (${idle.length})`),
         ...idle.map((axis) => this.buildAxis(axis, most))));
     }
@@ -228,6 +246,20 @@ LL.views.traverse = class {
     this.adopt(host.data);
     this.seat.update(host);
     this.arrived(host.data);
+    this.coded?.();
+  }
+
+  // The code that the sliders stand for: their own numbers, or what Python says of them once it knows where they are.
+  code() {
+    const given = () => this.host.data.code;
+    if (!given()) return Array.from(this.z);
+    const fits = () => this.z.every((v, i) => Math.fround(given().of[i]) === v);
+    if (fits()) return given().values;
+    this.hurry();
+    return new Promise((answer) => {
+      const late = setTimeout(() => { this.coded = null; answer(null); }, 4000);
+      this.coded = () => { if (given() && fits()) { clearTimeout(late); this.coded = null; answer(given().values); } };
+    });
   }
 
   // A picture that Python drew: the first one, and all of them in the rerun engine.
@@ -330,6 +362,7 @@ LL.views.traverse = class {
         if (!this.locks.has(axis.index)) this.setChoice(z, axis, choice);
         continue;
       }
+      if (!axis.std) continue; // what is no part of a draw, such as a truncation
       const value = axis.default + axis.std * chance.normal();
       if (!this.locks.has(axis.index)) z[axis.index] = LL.clamp(axis.whole ? Math.round(value) : value, axis.low, axis.high);
     }
@@ -371,12 +404,17 @@ LL.views.traverse = class {
     const k = event.key.toLowerCase();
     if (k === "r") this.roll(1);
     else if (k === "z") event.shiftKey ? this.redo() : this.undo();
-    else if (/^[1-9]$/.test(k)) [...this.rows.values()][Number(k) - 1]?.focus();
+    else if (/^[1-9]$/.test(k)) this.shown()[Number(k) - 1]?.focus();
     else return false;
     return true;
   }
 
   // ---- showing ----
+  // The sliders as they stand below each other, without those that are folded away.
+  shown() {
+    return [...this.rows.values()].filter((entry) => !entry.row.closest("details:not([open])"));
+  }
+
   show(index) {
     const row = this.rows.get(index);
     if (!row) return;
@@ -444,6 +482,7 @@ LL.views.traverse = class {
     clearTimeout(this.soon);
     this.sizes.disconnect();
     this.unkey();
+    window.removeEventListener("latentlab-settle", this.hurry);
     this.seat.destroy();
   }
 };

@@ -12,6 +12,9 @@ from latentlab.app.components.mount import base_path, image_data, nothing, regis
 
 _component = register("traverse")
 
+Slots = tuple[np.ndarray | None, np.ndarray | None]
+"""The codes (dim,) kept as A and B."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -23,7 +26,7 @@ class Axis:
         low: left end of its range, in the code's own units.
         high: right end of its range.
         default: where its tick stands, and what a reset returns to.
-        std: spread that the dice uses around ``default``.
+        std: spread that the dice uses around ``default``; 0 where it leaves the slider alone.
         kl: KL divergence in nats, drawn as a bar; None for no bar.
         inactive: fold it under "Inactive".
         group: name of its block, shown when there are several.
@@ -62,7 +65,7 @@ class TraverseState:
     Attributes:
         z: the code (dim,) float32.
         locks: coordinates that the dice leaves alone.
-        engine: "server" or "rerun": who draws the pictures.
+        engine: "browser", "server" or "rerun": who draws the pictures.
         seed: the dice's last seed.
         slots: the codes (dim,) kept as A and B, None where none was.
     """
@@ -71,21 +74,25 @@ class TraverseState:
     locks: tuple[int, ...]
     engine: str = "rerun"
     seed: int = 0
-    slots: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+    slots: Slots = (None, None)
 
 
 def traverse_state(
-    key: str, z: Sequence[float] | np.ndarray, revision: str | int = 0, locks: Sequence[int] = ()
+    key: str,
+    z: Sequence[float] | np.ndarray,
+    revision: str | int = 0,
+    locks: Sequence[int] = (),
+    slots: Slots = (None, None),
 ) -> TraverseState:
-    """The component's state, readable before it is drawn; ``z`` and ``locks`` until the person moves something."""
+    """The component's state, readable before it is drawn; what is given here until the person moves something."""
     given = np.asarray(z, np.float32).reshape(-1)
     state = saved(key, "state")
     if state is None:
-        return TraverseState(given, tuple(locks))
-    drawn_by = "server" if state.get("engine") == "server" else "rerun"
-    slots = (None, None)
+        return TraverseState(given, tuple(locks), slots=slots)
+    drawn_by = str(state["engine"]) if state.get("engine") in ("browser", "server") else "rerun"
+    told: Slots = (None, None)
     try:
-        slots = _slots(state.get("slots"), given.shape)
+        told = _slots(state.get("slots"), given.shape)
         moved = np.asarray(state["z"], np.float32)
         if (
             str(state["revision"]) == str(revision)
@@ -93,13 +100,14 @@ def traverse_state(
             and np.isfinite(moved).all()
         ):
             held = tuple(int(i) for i in state.get("locks", ()))
-            return TraverseState(moved, held, drawn_by, int(state.get("seed", 0)), slots)
+            return TraverseState(moved, held, drawn_by, int(state.get("seed", 0)), told)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass  # what a browser sends may be anything; the person then starts from the code given
-    return TraverseState(given, tuple(locks), drawn_by, slots=slots)
+    a, b = (kept if given is None else given for given, kept in zip(slots, told, strict=True))
+    return TraverseState(given, tuple(locks), drawn_by, slots=(a, b))
 
 
-def _slots(kept: Any, shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _slots(kept: Any, shape: tuple[int, ...]) -> Slots:
     """The two codes that were kept, where they fit the sliders."""
     codes = [None if code is None else np.asarray(code, np.float32) for code in (kept or (None, None))]
     fit = [
@@ -121,10 +129,12 @@ def traverse(
     source: np.ndarray | None = None,
     source_label: str = "Input",
     locks: Sequence[int] = (),
+    slots: Slots = (None, None),
     revision: str | int = 0,
     seed: int = 0,
     height: int | None = None,
     ends: Callable[[np.ndarray], tuple[list[int], np.ndarray]] | None = None,
+    code: Callable[[np.ndarray], np.ndarray] | None = None,
     on_change: Callable[[], None] | None = None,
 ) -> TraverseState:
     """Draws the sliders and the picture.
@@ -139,17 +149,19 @@ def traverse(
         source: image (channels, height, width) in [0, 1] shown beside the picture.
         source_label: what to call it.
         locks: coordinates locked at first.
-        revision: change it to make the sliders take ``z`` and ``locks`` anew.
+        slots: codes kept as A and B at first; None leaves what the person kept.
+        revision: change it to make the sliders take ``z``, ``locks`` and ``slots`` anew.
         seed: the dice's first seed.
         height: side of the picture in CSS pixels; by default it follows the width.
         ends: of a code (dim,), what its sliders lead to: k coordinates, and images (k, 2, channels, height, width) with
             each at its low and at its high end.
+        code: of the sliders' numbers, the code (dim,) they stand for, for "Copy z"; None where it is the same.
         on_change: runs before the script when the person let go of a slider or changed a lock.
 
     Returns:
         The code and locks as the person left them.
     """
-    state = traverse_state(key, z, revision, locks)
+    state = traverse_state(key, z, revision, locks, slots)
     image = None
     if render is not None and (token is None or (saved(key, "state") or {}).get("engine") == "rerun"):
         image = image_data(render(state.z))
@@ -166,6 +178,7 @@ def traverse(
             # What the person has, so that a component mounted anew starts there.
             "z": [float(v) for v in state.z],
             "drawn": [float(v) for v in state.z] if image is not None else None,
+            "code": None if code is None else {"of": state.z.tolist(), "values": code(state.z).tolist()},
             "image_shape": list(image_shape),
             "token": token,
             "base": base_path(),

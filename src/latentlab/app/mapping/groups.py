@@ -98,11 +98,16 @@ def with_group(groups: Iterable[ImageGroup], group: ImageGroup) -> list[ImageGro
     return [other for other in groups if other.name != group.name] + [group]
 
 
+def some_of(group: ImageGroup, most: int, seed: int = 0) -> np.ndarray:
+    """Numbers of a group's images (n,), of at most ``most`` of them, drawn by the seed."""
+    images = group.images
+    if len(images) > most:
+        images = np.sort(np.random.default_rng(seed).choice(images, most, replace=False))
+    return images
+
+
 def codes_of(model: Any, data: Any, group: ImageGroup, most: int = 2_000, seed: int = 0) -> np.ndarray:
     """Posterior means (n, dim) of a group's images, of at most ``most`` of them, drawn by the seed."""
     from latentlab.analysis import encode_dataset
 
-    images = group.images
-    if len(images) > most:
-        images = np.sort(np.random.default_rng(seed).choice(images, most, replace=False))
-    return encode_dataset(model, data, images).mean
+    return encode_dataset(model, data, some_of(group, most, seed)).mean

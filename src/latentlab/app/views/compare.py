@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from latentlab import analysis
-from latentlab.app import controls, engine, linking, server, shared_lasso, state, theme
+from latentlab.app import controls, engine, linked_categories, linking, server, shared_lasso, state, theme
 from latentlab.app.calls import opened
 from latentlab.app.components.compare import compare
 from latentlab.app.jobs import Job
@@ -127,7 +127,7 @@ def live(first: Run, others: dict[str, Run], start: Start) -> None:
             linking.follower(first, name, other, start, found.get(name), name in waiting)
             for name, other in others.items()
         ]
-        axes = linking.partners(controls.sliders(first, encoding, start), list(found.values()))
+        axes = linking.partners(controls.sliders(first, encoding, start), found, others)
         revision = "-".join([start.revision, first.digest[:8], *(o.digest[:8] for o in others.values())])
         compare(
             axes,
@@ -212,6 +212,7 @@ def matchings(first: Run, others: dict[str, Run], jobs: dict[str, Job | None]) -
         "greatest sum lies along the diagonal. A minus means that one grows as the other falls. A pair is sure, and "
         "linked, if it agrees more than pairs do when the images are shuffled."
     )
+    linked_categories.describe(title(first, st.session_state["run"]), first, name, other, match)
     earlier = "" if other.step is None else f".at({other.step})"
     mine = "" if first.step is None else f".at({first.step})"
     code = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from latentlab.app import controls, links, server, state, theme
+from latentlab.app import controls, export_forms, exporting, links, server, state, theme
 
 if TYPE_CHECKING:
     from latentlab.runs import Run, RunSummary
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = 3
 SAMPLES = (4, 8)
+EXPORTED = "export-of"
 LARGEST_PICTURE = 3_000_000
 # Column of the training curves, its name on a card, how it is written: what variational and adversarial runs log.
 FIGURES = (
@@ -58,6 +59,7 @@ def page() -> None:
         cards(own)
     else:
         st.info(EMPTY.format(folder=shown_path(server.runs_dir())))
+    export()
 
 
 def shown_path(folder: Path) -> str:
@@ -108,6 +110,14 @@ def card(address: str, summary: RunSummary) -> None:
             )
         if st.button("Model card", key=f"card-{address}", type="tertiary", disabled=not has_card):
             show_card(run)
+        st.button(
+            "Export",
+            key=f"export-{address}",
+            type="tertiary",
+            on_click=st.session_state.__setitem__,
+            args=(EXPORTED, address),
+            help="The run as a page of its own, pictures, a movie, codes or ONNX.",
+        )
 
 
 def chips(summary: RunSummary) -> None:
@@ -118,7 +128,10 @@ def chips(summary: RunSummary) -> None:
     with st.container(horizontal=True, gap="xsmall"):
         st.badge(experiment.data.name, color="blue", help="Data set")
         st.badge(experiment.model.family, color="violet", help="Model")
-        st.badge(controls.objective_name(experiment), color="gray", help="Objective and its weights")
+        told = controls.objective_name(experiment)
+        # One line of chips, so that the pictures of a row stand side by side.
+        short = ", ".join(told.split(", ")[:2]).removeprefix("adversarial, ")
+        st.badge(short, color="gray", help=f"Objective and its settings: {told}")
 
 
 def sample_sheet(run: Run, seed: int) -> str:
@@ -150,6 +163,25 @@ def key_figures(run: Run) -> dict[str, str]:
 def number(value: float, form: str, unit: str = "") -> str:
     """A number of a training curve in words, which a run from elsewhere may have filled with anything."""
     return f"{value:{form}}{unit}" if math.isfinite(value) else "not finite"
+
+
+def export() -> None:
+    """The dialog of the run that is being exported, if there is one: it stays open while files are made."""
+    address = st.session_state.get(EXPORTED)
+    if address is None:
+        return
+    name = address.removeprefix("zoo:").removeprefix("brought:")
+
+    @st.dialog(f"Export {name}", width="large", on_dismiss=_dismiss)
+    def show() -> None:
+        with controls.one_sentence():
+            exporting.panel(state.open_run(address), export_forms.From(), "gallery")
+
+    show()
+
+
+def _dismiss() -> None:
+    st.session_state.pop(EXPORTED, None)
 
 
 @st.dialog("Model card", width="large")

@@ -9,7 +9,7 @@ import streamlit as st
 
 from latentlab import analysis
 from latentlab.analysis.inference import device_of, input_spaces, to_tensor
-from latentlab.app import components, controls, engine, state
+from latentlab.app import components, controls, engine, sharing, state
 from latentlab.app.inside import (
     change,
     concepts,
@@ -76,6 +76,7 @@ def live(run: Run, start: Start) -> None:
         )
         keep_stage(held.stage, first_stage(stages))
         state.keep_edits(run, held.edits)
+        sharing.keep(run)
         shape = next(s.shape for s in stages if s.address == held.stage)
         chosen = held.unit if shape and held.unit is not None and held.unit < shape[0] else None
         with controls.awaiting():

@@ -12,7 +12,8 @@ import numpy as np
 import streamlit as st
 
 from latentlab.app import controls, links, server, state, theme, training_form, training_jobs
-from latentlab.app.training_jobs import ALIVE, KILLED, TrainingJob
+from latentlab.app.configuration import to_yaml
+from latentlab.app.training_jobs import ALIVE, KILLED, TERMINAL, TrainingJob
 
 if TYPE_CHECKING:
     from latentlab.runs import Run
@@ -21,6 +22,10 @@ NEW, OWN = "New training", "Trainings"
 LOOK_AGAIN = 2.0  # seconds between two looks at a training that runs
 FIRST_CURVES = ("loss", "reconstruction", "kl", "g_loss", "d_loss", "diversity", "d_real", "d_fake")
 MOST_POINTS = 500
+STARTED_ELSEWHERE = (
+    "Started in a terminal or by a program, as process {pid}; what it prints is there. It can be watched and stopped "
+    "from here like any other."
+)
 COLOURS: dict[str, Literal["gray", "blue", "orange", "green", "red"]] = {
     "starting": "gray",
     "running": "blue",
@@ -39,6 +44,7 @@ def page() -> None:
         "Trainings run in processes of their own: close this page or stop the explorer, and they go on.",
     )
     jobs = {address(job): job for job in training_jobs.list_jobs(server.runs_dir())}
+    others = elsewhere()
     if "train-view" not in st.session_state and "train-view" not in st.query_params:
         st.session_state["train-view"] = OWN if jobs else NEW
     view = st.segmented_control(
@@ -52,7 +58,11 @@ def page() -> None:
         elif jobs:
             trainings(jobs)
         else:
-            st.info("Nothing was trained from here yet. Choose “New training”.")
+            st.info("Nothing was trained in this folder yet. Choose “New training”.")
+        if others:
+            st.caption(
+                f"This machine also trains {others}; what lies outside this folder of runs is not shown here."
+            )
 
 
 def address(job: TrainingJob) -> str:
@@ -61,13 +71,20 @@ def address(job: TrainingJob) -> str:
     return f"./{name}" if name.startswith("zoo:") else name
 
 
+def elsewhere() -> str:
+    """Trainings of this machine whose runs lie outside the workspace, in words."""
+    home = server.runs_dir().resolve()
+    found = [t for t in training_jobs.all_trainings() if not t.folder.is_relative_to(home)]
+    return ", ".join(f"{t.folder} on {'the CPU' if t.device == 'cpu' else t.device}" for t in found)
+
+
 # -- new -----------------------------------------------------------------------------------------
 
 
 def new_training(jobs: dict[str, TrainingJob]) -> None:
     """The form, the device and the button."""
     offered = training_jobs.devices()
-    busy = {job.device: name for name, job in jobs.items() if job.alive}
+    busy = training_jobs.busy_devices(server.runs_dir())
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         device = st.selectbox(
             "Device",
@@ -78,6 +95,11 @@ def new_training(jobs: dict[str, TrainingJob]) -> None:
             help="What it trains on; each trains one run at a time.",
         )
         place = st.empty()
+    if device in busy:
+        st.caption(
+            f"{training_jobs.device_words(device)} is training {busy[device]}, and each device trains one run at a "
+            "time: wait for it, or stop it."
+        )
     experiment = training_form.draw()
 
     def begin() -> None:
@@ -96,7 +118,6 @@ def new_training(jobs: dict[str, TrainingJob]) -> None:
         key="train-start",
         on_click=begin,
         disabled=experiment is None or device in busy,
-        help=f"Wait for {busy[device]}, or stop it." if device in busy else None,
     )
 
 
@@ -144,7 +165,7 @@ def follow(name: str, alive: bool) -> None:
             )
             if now not in ("failed", "killed") and job.tail():
                 st.code("\n".join(job.tail()), language=None, wrap_lines=True)
-            st.code(_configuration(job.folder), language="yaml")
+            st.code(_configuration(run), language="yaml")
             st.button(
                 "Use these values for a new training", key=f"again-{name}", on_click=_again, args=(run,)
             )
@@ -167,6 +188,8 @@ def headline(job: TrainingJob, now: str, run: Run) -> None:
         told.append("it writes a checkpoint after the step it is at")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.badge(now, color=COLOURS[now], help="What the process is at.")
+        if job.origin == TERMINAL:
+            st.badge("terminal", color="gray", help=STARTED_ELSEWHERE.format(pid=job.pid))
         st.progress(min(step / steps, 1.0), text=" · ".join(told), width="stretch")
 
 
@@ -180,7 +203,11 @@ def duration(seconds: float) -> str:
 def buttons(name: str, job: TrainingJob, now: str, weights: bool) -> None:
     """What can be done with it now."""
     with st.container(horizontal=True, gap="xsmall", vertical_alignment="center"):
-        if now in ALIVE:
+        if now in ALIVE and not job.can_be_stopped:
+            st.caption(
+                f"Its folder can't be written to from here: press Ctrl-C where process {job.pid} runs."
+            )
+        elif now in ALIVE:
             st.button(
                 "Stop",
                 icon=":material/stop:",
@@ -188,7 +215,12 @@ def buttons(name: str, job: TrainingJob, now: str, weights: bool) -> None:
                 on_click=_attempt,
                 args=(training_jobs.stop, job),
                 disabled=now == "stopping",
-                help="Ends it after the step it is at, with a checkpoint to go on from.",
+                help="Ends it after the step it is at, with a checkpoint to go on from."
+                + (
+                    " It reads that in its folder within seconds; nothing is done to its process."
+                    if job.origin == TERMINAL
+                    else ""
+                ),
             )
         elif now != "finished":
             st.button(
@@ -223,11 +255,12 @@ def _again(run: Run) -> None:
     st.session_state["train-view"] = NEW
 
 
-def _configuration(folder: Path) -> str:
+def _configuration(run: Run) -> str:
+    """What was asked for; of a training from elsewhere, what its run says of itself."""
     try:
-        return (folder / training_jobs.CONFIGURATION).read_text(encoding="utf-8")[:20_000]
+        return (run.path / training_jobs.CONFIGURATION).read_text(encoding="utf-8")[:20_000]
     except (OSError, UnicodeDecodeError):
-        return ""
+        return to_yaml(run.experiment.to_dict())
 
 
 def curves(run: Run) -> None:

@@ -9,9 +9,24 @@ import numpy as np
 import streamlit as st
 
 from latentlab import analysis
-from latentlab.app import between, components, controls, engine, sliders, state
+from latentlab.app import (
+    arithmetic,
+    between,
+    components,
+    controls,
+    engine,
+    export_forms,
+    exporting,
+    placing,
+    seed_plane,
+    sharing,
+    sliders,
+    sorting,
+    state,
+)
 from latentlab.app.calls import Call, opened
 from latentlab.app.figures import figure
+from latentlab.app.jump import Choose, jumper
 from latentlab.app.start import Start, reading_of, starting_point
 from latentlab.models.contract import space_of
 
@@ -19,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from latentlab.analysis.encoding import Encoding
+    from latentlab.app.pull import Pull
     from latentlab.runs import Run
 
 SPANS = {"Data": "posterior", "Prior": "prior", "± 2 σ": 2.0, "± 3 σ": 3.0}
@@ -49,23 +65,32 @@ def live(run: Run, start: Start) -> None:
         encoding = task.result if task is not None and task.wait(PATIENCE) else None
         with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
             pull = sliders.chosen(run)
+            order = sorting.chosen(run, pull)
             edits = chosen_edits(run)
         numbers = sliders.numbers(run, pull, start)
         token = engine.open_session("traverse", run.model, z=numbers, edits=edits, pull=pull)
-        axes = sliders.axes(run, pull, encoding, start)
+        axes = sorting.arranged(run, pull, sliders.axes(run, pull, encoding, start), order)
+        revision = start.revision if pull is None else f"{start.revision}-{hash(pull)}"
+        before = placing.held(run, pull, revision, numbers, final=start.final)
         held = components.traverse(
             axes,
-            numbers,
-            key="pull",
+            before.z,
+            key=placing.KEY,
             image_shape=run.model.image_shape,
             token=token,
             render=lambda z: sliders.decoded(run, pull, z, edits),
             source=start.image,
             source_label=start.label,
-            revision=start.revision if pull is None else f"{start.revision}-{hash(pull)}",
-            seed=int(st.session_state["seed"]),
+            locks=before.locks,
+            slots=before.slots,
+            revision=before.revision,
+            seed=before.seed or int(st.session_state["seed"]),
             ends=lambda z: sliders.ends(run, pull, axes, z, edits),
+            code=None if pull is None else lambda z: sliders.held_code(run, pull, z)[0],
         )
+        placing.keep(before, held)
+        sharing.keep(run)
+        sliders.keep_psi(pull, held.z)
         if start.image is not None:
             reading_of(run, start)
         if pull is None or pull.space == run.model.latent_space.name:
@@ -75,11 +100,10 @@ def live(run: Run, start: Start) -> None:
                 f"Sliders move a code of {pull.space.upper()}, over the middle 98 % of the prior carried there."
             )
         if pull is None:
-            below(run, encoding, held.z, edits, None, held.slots)
+            below(run, encoding, held.z, edits, None, held.slots, pull, held.z)
         else:
-            z, space = sliders.held_code(run, pull, held.z)
-            kept = [None if code is None else sliders.held_code(run, pull, code)[0] for code in held.slots]
-            below(run, encoding if space is None else None, z, edits, space, kept)
+            z, kept, space = sliders.held_codes(run, pull, held.z, held.slots)
+            below(run, encoding if space is None else None, z, edits, space, kept, pull, held.z)
 
 
 def chosen_edits(run: Run) -> tuple:
@@ -121,31 +145,41 @@ def below(
     edits: tuple,
     space: str | None,
     slots: Sequence[np.ndarray | None],
+    pull: Pull | None,
+    numbers: np.ndarray,
 ) -> None:
     """Strips, plane, paths, swaps and the latent itself, each drawn only while it is open; ``space`` is the code's."""
+    choose = jumper(run, pull, space)
     if space is not None:  # edits of the mapping are behind such a code
         edits = tuple(edit for edit in edits if edit.network == "generator")
-    strips, plane, path, swaps, away = st.tabs(
-        ["Strips", "Plane", "A to B", "Swap blocks", "Take away"],
+    strips, plane, path, swaps, seeds, sums, away = st.tabs(
+        ["Strips", "Plane", "A to B", "Swap blocks", "Seed plane", "Arithmetic", "Take away"],
         key="below",
         on_change="rerun",
         bind="query-params",
     )
     if strips.open:
         with strips, controls.one_sentence():
-            draw_strips(run, encoding, z, edits, space)
+            draw_strips(run, encoding, z, edits, space, choose)
     if plane.open:
         with plane, controls.one_sentence():
-            draw_plane(run, encoding, z, edits, space)
+            draw_plane(run, encoding, z, edits, space, choose)
     if path.open:
         with path, controls.one_sentence():
-            between.draw(run, encoding, z, edits, space, slots)
+            between.draw(run, encoding, z, edits, space, slots, choose)
     if swaps.open:
         with swaps, controls.one_sentence():
-            draw_swaps(run, encoding, edits)
+            draw_swaps(run, encoding, edits, jumper(run, pull, None))
+    if seeds.open:
+        with seeds, controls.one_sentence():
+            seed_plane.draw(run, pull, numbers, edits)
+    if sums.open:
+        with sums, controls.one_sentence():
+            arithmetic.draw(run, encoding, pull, z, edits, space)
     if away.open:
         with away, controls.one_sentence():
             take_away(run, z, edits, space)
+            export_files(run, z, edits, space, encoding)
 
 
 def span_picker(encoding: Encoding | None, key: str) -> Any:
@@ -156,7 +190,14 @@ def span_picker(encoding: Encoding | None, key: str) -> Any:
     return "prior" if encoding is None and chosen == "Data" else SPANS[chosen]
 
 
-def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple, space: str | None) -> None:
+def draw_strips(
+    run: Run,
+    encoding: Encoding | None,
+    z: np.ndarray,
+    edits: tuple,
+    space: str | None,
+    choose: Choose | None,
+) -> None:
     """One strip a latent: it alone moves from one end of its range to the other."""
     here = space_of(run.model, space)
     names = controls.active_names(run, encoding) if space is None else sliders.widest(run, space)
@@ -188,11 +229,19 @@ def draw_strips(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple
         f"Traversal strips of {', '.join(picture.result.dims)}",
         "strips",
         controls.file_name(run.name, "strips"),
+        choose=choose,
     )
     st.caption("Change: how much a pixel changes on average between the two ends of a strip.")
 
 
-def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple, space: str | None) -> None:
+def draw_plane(
+    run: Run,
+    encoding: Encoding | None,
+    z: np.ndarray,
+    edits: tuple,
+    space: str | None,
+    choose: Choose | None,
+) -> None:
     """A plane of images over two latents."""
     here = space_of(run.model, space)
     names = controls.active_names(run, encoding) if space is None else sliders.widest(run, space)
@@ -219,11 +268,15 @@ def draw_plane(run: Run, encoding: Encoding | None, z: np.ndarray, edits: tuple,
         ),
     )
     controls.show_drawn(
-        picture, f"Images over {x} (across) and {y} (upwards)", "plane", controls.file_name(run.name, x, y)
+        picture,
+        f"Images over {x} (across) and {y} (upwards)",
+        "plane",
+        controls.file_name(run.name, x, y),
+        choose=choose,
     )
 
 
-def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple) -> None:
+def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple, choose: Choose | None) -> None:
     """One block of latents from the column, the others from the row."""
     space, seed = run.model.latent_space, int(st.session_state["seed"])
     if sliders.STYLES in run.model.spaces:
@@ -256,7 +309,11 @@ def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple) -> None:
         lambda: analysis.swap_grid(run.model, codes, block, rows=rows, edits=edits, seed=seed),
     )
     controls.show_drawn(
-        picture, f"Swap grid of the block {block}", "swaps", controls.file_name(run.name, "swap", block)
+        picture,
+        f"Swap grid of the block {block}",
+        "swaps",
+        controls.file_name(run.name, "swap", block),
+        choose=choose,
     )
     st.caption(f"Each column brings its {block}, each row everything else; the diagonal is as it was.")
 
@@ -332,6 +389,12 @@ def take_away(run: Run, z: np.ndarray, edits: tuple, space: str | None) -> None:
     with right:
         st.caption("The same picture from a script or a notebook:")
         st.code(code_for(run, numbers, edits, space), language="python", wrap_lines=True)
+
+
+def export_files(run: Run, z: np.ndarray, edits: tuple, space: str | None, encoding: Encoding | None) -> None:
+    """Files of the run and of this latent, made in the background."""
+    with st.container(border=True):
+        exporting.panel(run, export_forms.From(z, edits, space, encoding), "away")
 
 
 def viz_png(image: np.ndarray, scale: int) -> bytes:
