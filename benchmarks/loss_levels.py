@@ -3,6 +3,7 @@
     python benchmarks/loss_levels.py --steps 2000 --out levels       # about 20 minutes on 2 CPU cores
     python benchmarks/loss_levels.py --steps 345600 --out levels     # the logs' 30 epochs: hours on a GPU
     python benchmarks/loss_levels.py --steps 2000 --out levels --only beta-vae
+    python benchmarks/loss_levels.py --steps 2000 --out levels --published   # beside it the logs' program
 
 For each objective latentlab trains the network of Burgess et al. (2018) at batch 64; beside it the objective's
 formula, written here in a dozen lines from its paper, trains a copy of the same first weights on the same batches with
@@ -10,6 +11,12 @@ the same noise. Both are in 32 bits. What is printed are means over the last 100
 image, and latents with more than 0.05 nats, as in the published logs (those of YannDubs/disentangling-vae on dSprites,
 whose beta-TCVAE has the faulty stratified weights, which is why that estimator is used here). Same formula, same steps:
 the two must agree closely; the published figures are of the full length.
+
+The published program's loss differs from its papers' in two more points, which neither column has unless asked for:
+it adds the log-weights of beta-TCVAE before the sum over latents, so that its joint carries them ten times (its logs
+show a total correlation of -31.1 nats), and it raises the weight of everything but the reconstruction from 0 to 1 over
+the first 10,000 steps (annealed-vae's capacity instead, over 100,000). With --published the formula has both, as that
+program writes them: the KL of beta-TCVAE by draws, too. It is then another loss than latentlab's, on purpose.
 
 Everything is kept in OUT: the same command with more steps begins anew, the same command again after an interruption
 continues.
@@ -38,6 +45,8 @@ from latentlab.training.fit import fit, resume
 FULL = 345_600
 """Steps of 30 epochs of 737,280 images at batch 64."""
 ACTIVE = 0.05
+ANNEALED = 10_000
+"""Steps over which the published program raises the weight of what it adds to the reconstruction."""
 LAST = 100
 
 OBJECTIVES: dict[str, tuple[c.ObjectiveConfig, float]] = {
@@ -94,11 +103,36 @@ def stratified_as_published(batch: int, n: int) -> Tensor:
     return found.log()
 
 
-class Formula:
-    """One objective as its paper writes it, on the same first weights."""
+def regulariser(
+    name: str, step: int, mean: Tensor, log_var: Tensor, z: Tensor, n: int, published: bool
+) -> Tensor:
+    """What an objective adds to the reconstruction, without a discriminator's part; ``published``: see above."""
+    kl = 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).mean(0).sum()
+    if name == "annealed-vae":
+        return 100.0 * (kl - min(25.0, 25.0 * step / 100_000)).abs()
+    if name != "beta-tcvae":
+        return (4.0 if name == "beta-vae" else 1.0) * kl
+    pairs = -0.5 * ((z[:, None] - mean).square() / log_var.exp() + log_var + math.log(2 * math.pi))
+    weights = stratified_as_published(len(z), n).to(z.device)
+    each = pairs + weights[:, :, None]
+    joint = (each.sum(2) if published else pairs.sum(2) + weights).logsumexp(1)
+    correlation = (joint - each.logsumexp(1).sum(1)).mean()
+    if published:
+        prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+        kl = (pairs.diagonal().sum(0) - prior).mean()
+    return kl + 5.4 * correlation
 
-    def __init__(self, name: str, made: c.Experiment, device: torch.device) -> None:
-        self.name, self.made, self.device = name, made, device
+
+def annealing(name: str, step: int, published: bool) -> float:
+    """The weight of everything but the reconstruction at a step."""
+    return min(1.0, (step + 1) / ANNEALED) if published and name != "annealed-vae" else 1.0
+
+
+class Formula:
+    """One objective as its paper writes it, or as the published program does, on the same first weights."""
+
+    def __init__(self, name: str, made: c.Experiment, device: torch.device, published: bool = False) -> None:
+        self.name, self.made, self.device, self.published = name, made, device, published
         self.data = open_dataset("sprites").to(device)
         model = build_model(made.model, self.data.image_shape, made.seed)
         assert isinstance(model, nn.Module)
@@ -128,20 +162,11 @@ class Formula:
         )
         kls = 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var).mean(0)
         kl = kls.sum()
-        if self.name in ("vae", "beta-vae"):
-            loss = reconstruction + (4.0 if self.name == "beta-vae" else 1.0) * kl
-        elif self.name == "annealed-vae":
-            loss = reconstruction + 100.0 * (kl - min(25.0, 25.0 * self.step / 100_000)).abs()
-        elif self.name == "factor-vae":
+        added = regulariser(self.name, self.step, mean, log_var, z, len(self.data), self.published)
+        if self.discriminator is not None:
             logits = self.discriminator(z)
-            loss = reconstruction + kl + 6.4 * (logits[:, 0] - logits[:, 1]).mean()
-        else:
-            away = z[:, None] - mean
-            pairs = -0.5 * (away.square() / log_var.exp() + log_var + math.log(2 * math.pi))
-            weights = stratified_as_published(64, len(self.data)).to(self.device)
-            joint = (pairs.sum(2) + weights).logsumexp(1)
-            marginals = (pairs + weights[:, :, None]).logsumexp(1).sum(1)
-            loss = reconstruction + kl + 5.4 * (joint - marginals).mean()
+            added = added + 6.4 * (logits[:, 0] - logits[:, 1]).mean()
+        loss = reconstruction + annealing(self.name, self.step, self.published) * added
         self.adam.zero_grad()
         loss.backward(inputs=list(self.model.parameters()))
         self.adam.step()
@@ -196,10 +221,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", choices=OBJECTIVES, default=list(OBJECTIVES))
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--published", action="store_true", help="the formula as the published program has it"
+    )
     options = parser.parse_args()
     print(f"{options.steps:,} steps of {FULL:,} ({options.steps / FULL:.1%})\n")
     print(
-        "| objective | latentlab: reconstruction, KL, active | formula beside it | published, full length |"
+        "| objective | latentlab: reconstruction, KL, active | "
+        f"{'the published program' if options.published else 'formula'} beside it | published, full length |"
     )
     print("| --- | --- | --- | --- |")
     for name in options.only:
@@ -207,8 +236,11 @@ def main() -> None:
         folder = options.out / f"{name}-{options.steps}"
         folder.mkdir(parents=True, exist_ok=True)
         found = ours(made, folder / "run", options.device)
-        beside = Formula(name, made, resolve_device(options.device)).train(folder / "formula.pt")
-        (folder / "levels.json").write_text(json.dumps({"latentlab": found, "formula": beside}, indent=1))
+        kind = "published" if options.published else "formula"
+        device = resolve_device(options.device)
+        beside = Formula(name, made, device, options.published).train(folder / f"{kind}.pt")
+        levels = folder / ("levels-published.json" if options.published else "levels.json")
+        levels.write_text(json.dumps({"latentlab": found, kind: beside}, indent=1))
         published = dict(zip(("reconstruction", "kl", "active"), PUBLISHED[name], strict=True))
         cells = (
             f"{r['reconstruction']:.2f}, {r['kl']:.2f}, {r['active']}" for r in (found, beside, published)

@@ -6,6 +6,7 @@ written, and says on what.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,12 @@ _IMAGES = 4000
 _STRIPS = 8
 _ROWS = 8
 _CODES = 64
-_ADVERSARIAL = {"D(real)": "d_real", "D(fake)": "d_fake", "diversity": "diversity"}
+_ADVERSARIAL = {
+    "D(real)": "d_real",
+    "D(fake)": "d_fake",
+    "diversity": "diversity",
+    "diversity within labels": "diversity_within",
+}
 
 
 def preview(model: GenerativeModel, path: Path) -> None:
@@ -113,8 +119,15 @@ def headline(run: Run) -> str:
         parts.append(f"{int(last['active_dimensions'])} latents active")
     parts += [f"{title} {last[name]:.2f}" for title, name in _ADVERSARIAL.items() if name in last]
     if last.get("collapsed"):
-        parts.append("all samples look alike")
+        parts.append(f"{_alike(run.metrics())} look alike")
     return ", ".join(parts)
+
+
+def _alike(metrics: Mapping[str, np.ndarray]) -> str:
+    """Which samples of a collapsed generator look alike: those of a label where it is told one, if not all."""
+    within = metrics.get("diversity_within")
+    apart = within is not None and within[-1] < metrics["diversity"][-1]
+    return "all samples of a label" if apart else "all samples"
 
 
 def _encoded(run: Run, model: InferenceModel, dataset: FactorDataset) -> tuple[str, list[str]]:
@@ -132,7 +145,8 @@ def _encoded(run: Run, model: InferenceModel, dataset: FactorDataset) -> tuple[s
     lines = [
         *_course(run),
         f"- {count:,} images of the data: KL {encoding.kl_per_dim.sum():.2f} nats per image, "
-        f"{sum(active for _, _, active in latents)} of {len(latents)} latents active, mean squared error per pixel "
+        f"{sum(active for _, _, active in latents)} of {len(latents)} latents active (more than "
+        f"{encoding.certificate['kl_threshold']:g} nats of KL), mean squared error per pixel "
         f"{float(np.mean(np.asarray(encoding.reconstruction_error))):.5f}",
         "- KL by latent, nats: " + ", ".join(f"{name} {kl:.2f}" for name, kl, _ in latents),
         *_named(model, encoding),
@@ -190,7 +204,8 @@ def _course(run: Run) -> list[str]:
     if "reconstruction" in metrics:
         return [
             f"- last {run.experiment.log_every} training steps: reconstruction {metrics['reconstruction'][-1]:.2f}, "
-            f"KL {metrics['kl'][-1]:.2f} nats per image"
+            f"KL {metrics['kl'][-1]:.2f} nats per image",
+            *_parts(metrics),
         ]
     columns = _ADVERSARIAL | {
         name.replace("_", " "): name
@@ -214,8 +229,25 @@ def _course(run: Run) -> list[str]:
         "",
     ]
     if "collapsed" in metrics and metrics["collapsed"][-1]:
-        lines += ["- **collapsed**: when training ended, all samples looked nearly alike"]
+        lines += [f"- **collapsed**: when training ended, {_alike(metrics)} looked nearly alike"]
     return lines
+
+
+def _parts(metrics: Mapping[str, np.ndarray]) -> list[str]:
+    """The KL taken apart after the last step, and by what; a run of before this was measured has no such line."""
+    names = {
+        "mutual information of code and image": "mutual_information_half_own",
+        "total correlation": "total_correlation_half_own",
+        "dimension-wise KL": "dimension_wise_kl_half_own",
+    }
+    if not {"measured_images", *names.values()} <= set(metrics):
+        return []
+    figures = ", ".join(f"{title} {metrics[name][-1]:.2f}" for title, name in names.items())
+    bounds = [f"{metrics[f'mutual_information_{end}'][-1]:.2f}" for end in ("least", "most")]
+    return [
+        f"- after the last step: {figures} nats, estimated over {int(metrics['measured_images'][-1]):,} images, a "
+        f"code's own image counted by half; the mutual information lies between {' and '.join(bounds)}"
+    ]
 
 
 def _generated(run: Run, model: GenerativeModel) -> tuple[str, list[str]]:

@@ -4,6 +4,7 @@ Symbols: ``z`` is a code, one flat tensor (batch, dim); a *block* is a run of co
 is a posterior over ``z`` given an image. Everything that speaks of latents speaks of these.
 """
 
+from latentlab.latents.blending import bilinear_weights, blend, temper
 from latentlab.latents.codebook import Codebook, PointMass
 from latentlab.latents.posterior import Posterior
 from latentlab.latents.priors import (
@@ -36,4 +37,7 @@ __all__ = [
     "Posterior",
     "Prior",
     "Uniform",
+    "bilinear_weights",
+    "blend",
+    "temper",
 ]

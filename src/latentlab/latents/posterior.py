@@ -102,12 +102,20 @@ class Posterior:
             z: codes (n, dim).
 
         Returns:
-            At [i, j, k] log q(z_ik | x_j) of variable k: a coordinate, or a whole categorical block (see
+            At [i, j, k] log q(z_ik | x_j) of variable k on its own: a coordinate, or a whole categorical block (see
             ``LatentSpace.variables``). Needs n x batch x variables numbers.
         """
         parts = self.space.split(z)
         found = [_pairwise_log_prob(self.parts[n], parts[n]) for n in self.space.block_names]
         return found[0] if len(found) == 1 else torch.cat(found, dim=2)
+
+    def pairwise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``pairwise_log_prob`` gives, and the log density of each whole code, nats (n, batch).
+
+        The second is the sum of the first over the variables, unless they depend on each other given the image.
+        """
+        each = self.pairwise_log_prob(z)
+        return each, each.sum(2)
 
     def kl(self) -> Tensor:
         """KL(q || prior) in nats, (batch, dim): a block's KL is the sum over its coordinates."""
@@ -142,8 +150,12 @@ def _pairwise_log_prob(q: Distribution, z: Tensor) -> Tensor:
     if isinstance(q, OneHotCategorical):
         return (z @ torch.log_softmax(q.logits, -1).T)[:, :, None]
     if isinstance(q, NormalDistribution):
-        # Scaled first and squared in place of torch's own log_prob: half the passes over (n, batch, dim) numbers.
-        std = q.stddev
-        away = z[:, None] / std - q.mean / std
-        return torch.addcmul(-std.log() - 0.5 * math.log(2.0 * math.pi), away, away, value=-0.5)
+        return pairwise_normal(z, q.mean, q.stddev)
     return q.log_prob(z[:, None])
+
+
+def pairwise_normal(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Log density of codes (n, dim) under normal posteriors of mean and std (batch, dim): nats (n, batch, dim)."""
+    # Scaled first and squared in place of torch's own log_prob: half the passes over (n, batch, dim) numbers.
+    away = z[:, None] / std - mean / std
+    return torch.addcmul(-std.log() - 0.5 * math.log(2.0 * math.pi), away, away, value=-0.5)

@@ -6,6 +6,8 @@ posterior of the rest, p(x | y, z) the likelihood; p(y) = 1/K.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, OneHotCategorical
@@ -13,6 +15,7 @@ from torch.distributions import Normal as NormalDistribution
 from torch.nn import functional
 
 from latentlab.latents import Categorical, LatentSpace, Normal, Posterior
+from latentlab.latents.posterior import pairwise_normal
 from latentlab.models.contract import ONE_DRAW, ElboTerms, TermsRequest
 from latentlab.models.likelihoods import Likelihood
 from latentlab.models.precision import full
@@ -24,6 +27,63 @@ _LABEL, _CONDITIONAL, _POSTERIOR = "label", "conditional", "posterior"
 
 _IMPOSSIBLE = -60.0
 """The logit of a class that a known label rules out: a chance of 1e-26, whose logarithm is still a number."""
+
+
+class ConditionalPosterior(Posterior):
+    """q(y, z | x) = q(y | x) q(z | x, y), where z depends on the label: label and rest are not independent given x.
+
+    Its parts are q(y | x) and q(z | x, y) at one class an image, the one drawn; that is what codes are drawn from.
+    The densities of other codes need every class: the aggregate posterior is
+
+        q(y, z) = mean over images x_j of q(y | x_j) q(z | x_j, y)
+
+    at the label y of the code and not at the one that x_j happened to draw, and a marginal of z is
+    q(z_k) = mean over x_j of the sum over y of q(y | x_j) q(z_k | x_j, y). So a code that depends on its label alone
+    tells nothing of the image, however many classes there are, and has the total correlation of z and y. Where all
+    labels are known, the sum has one term, and the aggregate is that over the data's pairs (x_j, y_j).
+
+    Args:
+        space: the latent space.
+        parts: as of every posterior.
+        means: of q(z | x, y), (batch, classes, dim of the rest).
+        stddevs: of q(z | x, y), the same shape.
+    """
+
+    def __init__(
+        self, space: LatentSpace, parts: Mapping[str, Distribution], means: Tensor, stddevs: Tensor
+    ) -> None:
+        super().__init__(space, parts)
+        self.means, self.stddevs = means, stddevs
+
+    def pairwise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Log density of every code under every posterior: of each variable on its own, and of the whole code.
+
+        Args:
+            z: codes (n, dim), the label one-hot.
+
+        Returns:
+            At [i, j, k] log q(z_ik | x_j), the label summed out, nats (n, batch, variables), and at [i, j]
+            log q(y_i, z_i | x_j), nats (n, batch).
+        """
+        self.space.check(z)
+        label = self.parts[self.space.block_names[0]]
+        assert isinstance(label, OneHotCategorical)
+        log_labels = label.logits.log_softmax(-1)  # (batch, classes)
+        count = log_labels.shape[1]
+        y, rest = z[:, :count], z[:, count:]
+        of_label = y @ log_labels.T
+        alone, whole = None, of_label
+        for c in range(count):
+            each = pairwise_normal(rest, self.means[:, c], self.stddevs[:, c])
+            joint = each + log_labels[:, c, None]
+            alone = joint if alone is None else torch.logaddexp(alone, joint)
+            whole = whole + y[:, c, None] * each.sum(2)
+        assert alone is not None
+        return torch.cat([of_label[:, :, None], alone], dim=2), whole
+
+    def pairwise_log_prob(self, z: Tensor) -> Tensor:
+        """Log density of every variable on its own, nats (n, batch, variables); see ``pairwise``."""
+        return self.pairwise(z)[0]
 
 
 class ConditionalVAE(VAE):
@@ -94,8 +154,8 @@ class ConditionalVAE(VAE):
 
         With one draw an image, ``log_likelihood`` and ``kl`` are expectations over the classes: by q(y | x), or of
         the label alone where it is known; ``z`` is a draw of label and rest, and ``posterior`` that of the rest under
-        the label drawn. With several draws an image, which share one label, ``log_likelihood`` belongs to each of
-        them as it is.
+        the label drawn, which knows the densities under the others. With several draws an image, which share one
+        label, ``log_likelihood`` belongs to each of them as it is.
 
         Args:
             x: images (batch, channels, height, width) in [0, 1].
@@ -186,9 +246,11 @@ class ConditionalVAE(VAE):
         kl_rest = (weights[..., None] * rests.kl().view(shape)).sum(1)
         chosen = torch.arange(batch, device=x.device) * each + at
         parts = {name: _rows(part, chosen) for name, part in rests.parts.items()}
-        posterior = Posterior(self.latent_space, {**q.parts, **parts})
-
         mean, std = rests.mean.view(shape), rests.stddev.view(shape)
+        if each == 1:  # the label is settled before z is: nothing to sum over
+            posterior = Posterior(self.latent_space, {**q.parts, **parts})
+        else:
+            posterior = ConditionalPosterior(self.latent_space, {**q.parts, **parts}, mean, std)
         # One noise for all classes of an image: what sets their likelihoods apart is then the class alone.
         z = [
             mean

@@ -186,11 +186,15 @@ class PairVAE(Objective):
         return shared
 
     def forward(self, terms: ElboTerms, step: int, generator: torch.Generator) -> Loss:
-        """The loss; reconstruction and KL, the mean of both images' (what is shared counted as above), by name."""
+        """The loss; by name reconstruction and KL, the mean of both images'.
+
+        Where what is shared counts once a pair, "kl" is nevertheless the whole KL of an image, and "kl_counted" what
+        the loss has of it.
+        """
         (other,) = terms.others
         reconstruction = (terms.reconstruction.mean() + other.reconstruction.mean()) / 2
         columns = (terms.kl + other.kl) / 2
-        found = {"reconstruction": reconstruction}
+        found = {"reconstruction": reconstruction, "kl": columns.sum(1).mean()}
         if self.shared is not None:  # once a pair, which is half for each image
             widths = [block.dim for block in self.space.blocks]
             parts = zip(self.space.block_names, columns.split(widths, dim=1), strict=True)
@@ -201,11 +205,12 @@ class PairVAE(Objective):
                 ],
                 dim=1,
             )
+            found["kl_counted"] = columns.sum(1).mean()
         else:
             same = terms.posterior.mean.detach() == other.posterior.mean.detach()
             found["shared_coordinates"] = same.sum(1).float().mean()
-        kl = columns.sum(1).mean()
-        return Loss(reconstruction + at(self.beta, step) * kl, {**found, "kl": kl})
+        counted = found.get("kl_counted", found["kl"])
+        return Loss(reconstruction + at(self.beta, step) * counted, found)
 
     def loss(self, terms: ElboTerms, step: int, generator: torch.Generator) -> Loss:
         """As every objective's, where an extra term of the model is the mean of both images'."""

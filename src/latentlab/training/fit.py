@@ -22,6 +22,7 @@ from latentlab.models.vae import VAE
 from latentlab.objectives.adversarial import build_adversarial
 from latentlab.objectives.build import build_objective
 from latentlab.objectives.variational import DataDescription
+from latentlab.processes import announced
 from latentlab.runs import RESUME, Run, resolve_device
 from latentlab.training.gan import GANTraining
 from latentlab.training.memory import keep_memory
@@ -220,7 +221,8 @@ def _train(
             enable_model_summary=False,
             callbacks=[recorder, *([_Restore(optimiser_states)] if optimiser_states else []), *callbacks],
         )
-        with _Interrupt(recorder):
+        place = f"cuda:{chosen.index or 0}" if chosen.type == "cuda" else chosen.type
+        with _Interrupt(recorder), announced(run.path, place, lambda: recorder.stopped_by):
             trainer.fit(training, _Steps(training.step, experiment.max_steps))
     finished = Run.open(run.path, device)
     finished.stopped_by = recorder.stopped_by

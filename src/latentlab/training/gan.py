@@ -33,6 +33,11 @@ COLLAPSED = 0.25
 GRACE = 500
 """Steps of the generator before collapse is spoken of: as long as it has learned nothing, its samples are all grey."""
 _COMPARED = 64
+_LABELS, _OF_A_LABEL, _SEARCHED = 10, 16, 1024
+"""For the diversity within labels: how many labels, how many images of each, among how many images they are sought."""
+
+_DIVERSITIES = {"diversity": "", "diversity_within": " of one label"}
+"""The figures by which collapse is seen, and of what they are."""
 
 _Terms = tuple[Tensor | None, dict[str, Tensor]]
 
@@ -89,6 +94,7 @@ class GANTraining(pl.LightningModule):
         self.sums: Sums = {}
         self._bf16 = False
         self._spread: Tensor | None = None
+        self._within: tuple[Tensor, Tensor] | None = None
         self._alarmed = False
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -145,7 +151,7 @@ class GANTraining(pl.LightningModule):
         self.step += 1
         self._average()
         if self.step % self.experiment.log_every == 0 or self.step == self.experiment.max_steps:
-            add_row(self.sums, {"diversity": self.diversity()})
+            add_row(self.sums, {"diversity": self.diversity(), **self.diversity_within()})
 
     def _chance(self, stream: str, index: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(stream_seed(self.experiment.seed, stream, index))
@@ -258,30 +264,86 @@ class GANTraining(pl.LightningModule):
         if self._spread is None:
             images = self.images.images(self.images.batch(count, seed, 0), self.device)
             self._spread = torch.pdist(images.flatten(1)).mean().clamp_min(1e-6)
+        codes = self.model.latent_space.sample(count, seed, self.device)
+        return torch.pdist(self._made(codes, "images of diversity")).mean() / self._spread
+
+    @torch.no_grad()
+    def diversity_within(self) -> dict[str, Tensor]:
+        """The same among samples of one label: {"diversity_within": scalar}, or {} for a model without labels.
+
+        Mean distance between two samples of one label and other noise, over that between two of the data's images of
+        this label; the mean over up to 10 labels, with up to 16 images each. A generator that makes one image a label
+        has none of it, however far the labels lie apart. Labels with less than 2 images among 1,024 are left out.
+        """
+        if not self.model.label_factors or self.model.latent_space.dim == self._label_dims():
+            return {}
+        labels, spreads = self._labels_compared()
+        if not len(labels):
+            return {}
+        seed, space = stream_seed(self.experiment.seed, "diversity within", 0), self.model.latent_space
+        codes = space.sample(len(labels) * _OF_A_LABEL, seed, self.device)
+        rows = labels.repeat_interleave(_OF_A_LABEL, 0)
+        for column, factor in enumerate(self.model.label_factors):
+            where = space.slice(factor)
+            codes[:, where] = nn.functional.one_hot(rows[:, column], where.stop - where.start).to(codes)
+        samples = self._made(codes, "images of diversity within").view(len(labels), _OF_A_LABEL, -1)
+        found = torch.stack([torch.pdist(part).mean() for part in samples])
+        return {"diversity_within": (found / spreads).mean()}
+
+    def _label_dims(self) -> int:
+        """How many coordinates of a code are its labels'."""
+        where = [self.model.latent_space.slice(name) for name in self.model.label_factors]
+        return sum(part.stop - part.start for part in where)
+
+    def _labels_compared(self) -> tuple[Tensor, Tensor]:
+        """Labels (labels, label_factors) that have several images, and how far those lie apart, (labels,)."""
+        if self._within is None:
+            seed = stream_seed(self.experiment.seed, "diversity within", 0)
+            indices = self.images.batch(min(_SEARCHED, len(self.images)), seed, 0)
+            known = self._labels.of(indices, 1.0, self.model.label_factors)
+            assert known is not None
+            kinds, kind = known.unique(dim=0, return_inverse=True)
+            labels, spreads = [], []
+            for k, row in enumerate(kinds):
+                chosen = indices[kind.to(indices.device) == k][:_OF_A_LABEL]
+                if len(chosen) > 1 and len(labels) < _LABELS:
+                    spread = torch.pdist(self.images.images(chosen, self.device).flatten(1)).mean()
+                    if spread > 1e-6:  # where the data's own images are all the same, so may the samples be
+                        labels.append(row.to(self.device))
+                        spreads.append(spread)
+            self._within = (
+                (torch.stack(labels), torch.stack(spreads)) if labels else (kinds[:0], torch.zeros(0))
+            )
+        return self._within
+
+    def _made(self, codes: Tensor, stream: str) -> Tensor:
+        """Images of codes by the trained generator as it stands, each one row of numbers."""
         self.raw.eval()  # running statistics, which are read and not moved
         try:
-            codes = self.model.latent_space.sample(count, seed, self.device)
-            samples = self.model.forge(self.raw, codes, self._chance("images of diversity", 0)).float()
+            return self.model.forge(self.raw, codes, self._chance(stream, 0)).float().flatten(1)
         finally:
             self.raw.train()
-        return torch.pdist(samples.flatten(1)).mean() / self._spread
 
     def take_means(self) -> dict[str, float]:
         """Means of everything logged since the last call, and whether the generator has collapsed (1 or 0).
 
+        It has where all samples look alike, or those of each label that it is told.
         Losses are in nats for the non-saturating loss, else in units of the score; gradients are the lengths of all
         of a network's gradients together.
         """
         means = means_of(self.sums)
         self.sums = {}
-        collapsed = self.step >= GRACE and means.get("diversity", 1.0) < COLLAPSED
+        alike = next((name for name in _DIVERSITIES if means.get(name, 1.0) < COLLAPSED), "")
+        collapsed = self.step >= GRACE and bool(alike)
         if collapsed and not self._alarmed:
             _log.warning(
-                "The samples look alike at step %d: they differ by %.0f %% of what the data differ by. The generator "
-                "has collapsed, or still has to begin; a larger penalty_weight, spectral_norm or another learning_rate "
-                "may help.",
+                "The samples%s look alike at step %d: they differ by %.0f %% of what the data%s differ by. The "
+                "generator has collapsed, or still has to begin; a larger penalty_weight, spectral_norm or another "
+                "learning_rate may help.",
+                _DIVERSITIES[alike],
                 self.step,
-                100.0 * means["diversity"],
+                100.0 * means[alike],
+                _DIVERSITIES[alike],
             )
         self._alarmed = collapsed
         return {**means, "collapsed": float(collapsed)}

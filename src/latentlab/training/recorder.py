@@ -36,6 +36,8 @@ from latentlab.runs import (
     save_weights,
 )
 
+LOOK_EVERY = 5.0  # seconds between two looks at the run's commands
+
 Preview = Callable[[GenerativeModel, Path], None]
 
 
@@ -101,7 +103,7 @@ class Recorder(pl.Callback):
         self.saved_step: int | None = None
         self.stopped_by = ""
         self._kept = set(kept_steps(training.experiment.max_steps))
-        self._commands_read = 0
+        self._commands_read, self._looked = 0, 0.0
         self._tensorboard = None
 
     # -- Lightning's calls -------------------------------------------------------------------
@@ -112,6 +114,7 @@ class Recorder(pl.Callback):
         self.saved_step = step or None
         for name in (METRICS, TIMING):
             _keep_rows(self.run.path / name, step)
+        self._looked = time.monotonic()
         commands = self.run.path / COMMANDS
         self._commands_read = len(commands.read_bytes()) if commands.exists() else 0
         if importlib.util.find_spec("tensorboard"):
@@ -143,6 +146,8 @@ class Recorder(pl.Callback):
         self._bar.update(experiment.batch_size)
         if step % experiment.log_every == 0 or last:
             self._log(step)
+        if step % experiment.log_every == 0 or last or time.monotonic() - self._looked > LOOK_EVERY:
+            self._looked = time.monotonic()
             if self._told_to_stop():
                 self.stopped_by = "a stop command"
         if experiment.preview_every and (step % experiment.preview_every == 0 or last):

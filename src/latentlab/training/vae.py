@@ -6,7 +6,11 @@ was cut off continues to the same bits, and the samples of any step can be named
 
 from __future__ import annotations
 
+import math
+import random
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import pytorch_lightning as pl
 import torch
@@ -16,9 +20,9 @@ from latentlab.config import Experiment
 from latentlab.data.factors import FactorDataset
 from latentlab.data.pairs import Pairs
 from latentlab.latents import ACTIVE_NATS, Posterior
-from latentlab.models.contract import ElboTerms, VariationalModel
+from latentlab.models.contract import ElboTerms, TermsRequest, VariationalModel
 from latentlab.models.precision import in_bf16
-from latentlab.objectives.total_correlation import decompose
+from latentlab.objectives.total_correlation import measure
 from latentlab.objectives.variational import AdamSettings, Objective
 from latentlab.training.chance import stream_seed
 from latentlab.training.labels import Labels
@@ -27,11 +31,10 @@ from latentlab.training.sums import means_of
 _KINDS = ("independent", "pair")
 """How a further batch can be drawn: on its own, or as partners of the first batch's images."""
 
-_MEASURED_EVERY = 10
-"""Steps between two estimates of mutual information, total correlation and dimension-wise KL that are only logged.
+_SAMPLED, _SAMPLED_CODES, _SHARE = 2048, 1024, 3
+"""Images and codes by which a row's mutual information, total correlation and dimension-wise KL are measured.
 
-They grow with the square of the batch: at every step they would cost 2 % of it at a batch of 256 and 11 % at 1024
-(CPU, one thread, 64-pixel images). Each row of metrics.csv has at least one: where rows come oftener, so do they.
+At most a third as many images as the row's steps trained on: to encode one costs about a seventh of a step on it.
 """
 
 _SHOWN = {"reconstruction": "reconstruction", "kl": "KL"}
@@ -140,22 +143,25 @@ class VAETraining(pl.LightningModule):
 
         Where the objective replaces the posteriors, draws and KL are those of the replaced ones.
         """
+        first = self.images.batch(self.experiment.batch_size, self.experiment.seed, step)
+        return self._terms(first, step, self.experiment.seed, self.objective.requests)
+
+    def _terms(self, first: Tensor, step: int, seed: int, requests: Sequence[TermsRequest]) -> ElboTerms:
+        """The ELBO's parts of the images ``first``, and of what the further requests draw beside them."""
         objective, images, labels, given, noise = self.objective, [], [], [], []
-        first: Tensor | None = None
-        for k, request in enumerate(objective.requests):
-            seed = self.experiment.seed if k == 0 else stream_seed(self.experiment.seed, "batch", k)
-            indices = self._draw(k, first, seed, step)
-            first = indices if first is None else first
+        for k, request in enumerate(requests):
+            own = seed if k == 0 else stream_seed(seed, "batch", k)
+            indices = self._draw(k, first, own, step)
             x = self.images.images(indices, self.device)
             images.append(x.contiguous(memory_format=torch.channels_last))
             labels.append(self._labels.of(indices, request.labels))
             given.append(self._labels.of(indices, self._labelled, self.model.label_factors))
-            noise.append(torch.Generator(self.device).manual_seed(stream_seed(seed, "noise", step)))
+            noise.append(torch.Generator(self.device).manual_seed(stream_seed(own, "noise", step)))
         posteriors: tuple = (None,) * len(images)
         if objective.adjusts_posteriors:
             chance = torch.Generator(self.device)
-            chance.manual_seed(stream_seed(self.experiment.seed, "posteriors", step))
-            posteriors = self._encode(images)
+            chance.manual_seed(stream_seed(seed, "posteriors", step))
+            posteriors = self._encode(images, requests)
             posteriors = objective.adjust_posteriors(posteriors, tuple(labels), step, chance)
             if len(posteriors) != len(images):
                 raise ValueError(
@@ -163,7 +169,7 @@ class VAETraining(pl.LightningModule):
                     f"batch; got {len(posteriors)}."
                 )
         found: list[ElboTerms] = []
-        batches = zip(images, noise, objective.requests, given, posteriors, strict=True)
+        batches = zip(images, noise, requests, given, posteriors, strict=True)
         with self._autocast():
             for x, generator, request, y, posterior in batches:
                 with nullcontext() if request.gradient else torch.no_grad():
@@ -173,17 +179,19 @@ class VAETraining(pl.LightningModule):
         found[0].others = tuple(found[1:])
         return found[0]
 
-    def _draw(self, k: int, first: Tensor | None, seed: int, step: int) -> Tensor:
+    def _draw(self, k: int, first: Tensor, seed: int, step: int) -> Tensor:
         """Indices of the images of a step's batch number ``k``, given those of its first."""
-        if k in self._pairs and first is not None:
+        if k == 0:
+            return first
+        if k in self._pairs:
             return self._pairs[k].of(first, seed, step)
-        return self.images.batch(self.experiment.batch_size, seed, step)
+        return self.images.batch(len(first), seed, step)
 
-    def _encode(self, images: list[Tensor]) -> tuple[Posterior, ...]:
+    def _encode(self, images: list[Tensor], requests: Sequence[TermsRequest]) -> tuple[Posterior, ...]:
         """q(z | x) of every batch, as the objective is to adjust them."""
         found = []
         with self._autocast():
-            for x, request in zip(images, self.objective.requests, strict=True):
+            for x, request in zip(images, requests, strict=True):
                 with nullcontext() if request.gradient else torch.no_grad():
                     found.append(self.model.encode(x))
         return tuple(found)
@@ -201,8 +209,7 @@ class VAETraining(pl.LightningModule):
         loss.total.backward(inputs=[*followers, *self._own])
         self._refuse_idle(self._own, "the loss")
         first.step()
-        given = {"loss": loss.total, **loss.terms}
-        logged = {**given, **self._measured(terms), **given}
+        logged = {"loss": loss.total, **loss.terms}
         if rest:
             auxiliary = self.objective.auxiliary(terms, self.step, chance)
             if auxiliary is not None:
@@ -213,24 +220,66 @@ class VAETraining(pl.LightningModule):
             if auxiliary is not None:
                 rest[0].step()
         self._complete = True
+        # What the objective logs under one of these names is its own and stays.
+        logged = {**logged, **self._measured(), **logged}
         self.step += 1
-        self._add(logged, terms.kl)
+        partners = [other.kl for k, other in enumerate(terms.others, 1) if k in self._pairs]
+        self._add(logged, torch.cat([terms.kl, *partners]))
 
-    def _measured(self, terms: ElboTerms) -> dict[str, Tensor]:
-        """The parts of the KL by stratified sampling of the batch (MSS), nats per image, at one step in several.
+    def _measured(self) -> dict[str, Tensor]:
+        """The parts of the KL of the model as the row's last step leaves it, nats per image; {} at other steps.
 
-        Whatever estimator an objective minimises by, this one is logged for all, since its values can be read:
-        it has no bias as an estimate of q(z), and its mutual information never exceeds log N. It is that of the
-        first batch and, where the objective replaces posteriors, of the replaced ones, as is every KL that is logged.
+        Whatever estimator an objective minimises by, this one is logged for all, since its values can be read: of
+        ``measured_images`` images the posteriors, of the first of them a code each, by the estimator "half-own" of
+        ``latentlab.objectives.total_correlation``, and two bounds of the information: where they lie far apart, its
+        code says more than that many images can show. A row's three parts sum to the KL of its codes. Where the
+        objective replaces posteriors, they are those of the replaced ones, as is every KL that is logged.
         """
-        every = min(_MEASURED_EVERY, self.experiment.log_every)
-        if self.step % every or len(terms.x) < 2:
+        after = self.step + 1
+        if after % self.experiment.log_every and after < self.experiment.max_steps:
             return {}
-        with torch.no_grad():
-            # The largest coordinate of a soft draw is a draw of the category itself (the Gumbel-max trick).
-            z = self.model.latent_space.nearest(terms.z if terms.z.ndim == 2 else terms.z[0])
-            parts = decompose(terms.posterior, z, len(self.images), "stratified")
-        return {f"{name}_mss": values.mean() for name, values in vars(parts).items()}
+        batch, data_size = self.experiment.batch_size, len(self.images)
+        steps = after % self.experiment.log_every or self.experiment.log_every
+        count = min(_SAMPLED, max(steps * batch // _SHARE, batch, 2), data_size)
+        if count < 2:
+            return {}
+        seed = stream_seed(self.experiment.seed, "measured", self.step)
+        indices = self._different(count, seed)
+        # A step's own requests, but for the decoding: a pair's partners are drawn, further batches for nothing.
+        requests = [replace(r, decode=False, gradient=False, samples=1) for r in self.objective.requests]
+        requests = requests if self.objective.adjusts_posteriors else requests[:1]
+        assert isinstance(self.model, nn.Module)
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                found = [
+                    self._terms(part, i, seed, requests)
+                    for i, part in enumerate(indices.tensor_split(math.ceil(count / batch)))
+                ]
+                # The largest coordinate of a soft draw is a draw of the category itself (the Gumbel-max trick).
+                z = self.model.latent_space.nearest(torch.cat([terms.z for terms in found])[:_SAMPLED_CODES])
+                parts = measure([terms.posterior for terms in found], z, data_size)
+        finally:
+            self.model.train(training)
+        means = {name: values.mean() for name, values in vars(parts).items()}
+        least, most = means.pop("least"), means.pop("most")
+        # The total correlation is not negative, so the information is at most what it and that sum to.
+        most = torch.minimum(most, means["mutual_information"] + means["total_correlation"])
+        return {
+            **{f"{name}_half_own": value for name, value in means.items()},
+            "mutual_information_least": least,
+            "mutual_information_most": most,
+            "measured_images": z.new_tensor(float(count)),
+        }
+
+    def _different(self, count: int, seed: int) -> Tensor:
+        """Indices of different images, as far as the data set's own draws allow (a correlated one's repeat)."""
+        if self.images.correlation is not None:
+            return self.images.sample(count, seed % 2**32)
+        return torch.tensor(
+            random.Random(seed).sample(range(len(self.images)), count), device=self.images.device
+        )
 
     def _refuse_idle(self, parameters: list[nn.Parameter], part_of: str) -> None:
         """Refuses parameters that the first step leaves without a gradient: nothing would ever train them."""
