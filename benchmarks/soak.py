@@ -24,9 +24,11 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ import torch
 RATE = 60.0  # pictures a second that a session asks for
 STOPS = 24  # codes of its path
 LARGEST_GROWTH = 200.0  # MB
+RUNS = ("zoo:digits-vae", "zoo:sprites-beta-vae", "zoo:scenes-vae", "zoo:digits-m2")
 SERVE = "import sys; from latentlab.app import server; server.serve(int(sys.argv[1]), sys.argv[2])"
 
 
@@ -46,26 +49,55 @@ class Session:
     codes: np.ndarray
     edits: list[dict]
     expected: list[bytes]
-    page: object = None
-    live: object = None
+    page: Any = None
+    live: Any = None
     times: list[float] = field(default_factory=list)
     wrong: int = 0
     error: str = ""
 
 
+@dataclass
+class Outcome:
+    """What a soak found.
+
+    Args:
+        growth: of the server's memory while all drag, in MB.
+        wrong: pictures that were not the session's own.
+        errors: sessions that ended in an error.
+        p95: 95th percentile of all latencies in milliseconds.
+        rate: pictures a second, of all sessions together.
+        told: the figures in words, a line each.
+        trouble: what must not be, a sentence each.
+    """
+
+    growth: float
+    wrong: int
+    errors: int
+    p95: float
+    rate: float
+    told: list[str]
+    trouble: list[str]
+
+
 def main() -> None:
     """Runs the soak and prints what it found; fails on an error, a wrong picture or too much memory."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=30.0, help="how long each drags")
     parser.add_argument("--after", type=float, default=0.0, help="seconds to wait after all have vanished")
-    parser.add_argument("--runs", default="zoo:digits-vae,zoo:sprites-beta-vae,zoo:scenes-vae,zoo:digits-m2")
+    parser.add_argument("--runs", default=",".join(RUNS))
     options = parser.parse_args()
+    found = outcome(options.sessions, options.seconds, options.after, options.runs.split(","))
+    print("\n".join(found.told))
+    sys.exit("\n".join(found.trouble) or 0)
+
+
+def outcome(count: int, seconds: float, after: float = 0.0, runs: Sequence[str] = RUNS) -> Outcome:
+    """Starts a server, lets so many sessions drag for so many seconds, and says what was found."""
     torch.set_num_threads(1)
-    sessions = [person(i, options.runs.split(",")) for i in range(options.sessions)]
-    with tempfile.TemporaryDirectory() as folder:
+    sessions = [person(i, list(runs)) for i in range(count)]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as log:
         port = free_port()
-        log = tempfile.TemporaryFile("w+")
         server = subprocess.Popen(
             [sys.executable, "-c", SERVE, str(port), folder],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -74,18 +106,18 @@ def main() -> None:
         )
         try:
             wait_for(port)
-            trouble = soak(sessions, port, server.pid, options.seconds, options.after)
+            found = soak(sessions, port, server.pid, seconds, after)
         finally:
             server.kill()
             server.wait()
         log.seek(0)
         if "Traceback" in (text := log.read()):
-            trouble.append(f"the server's log holds a traceback: {text[-2000:]}")
-    sys.exit("\n".join(trouble) or 0)
+            found.trouble.append(f"the server's log holds a traceback: {text[-2000:]}")
+    return found
 
 
-def soak(sessions: list[Session], port: int, process: int, seconds: float, after: float) -> list[str]:
-    """Opens the sessions, lets them drag, and says what went wrong."""
+def soak(sessions: list[Session], port: int, process: int, seconds: float, after: float) -> Outcome:
+    """Opens the sessions, lets them drag, and says what came of it."""
     started = memory(process)
     for session in sessions:
         enter(session, port)
@@ -110,30 +142,26 @@ def soak(sessions: list[Session], port: int, process: int, seconds: float, after
     growth = max(most) - before
     load = os.getloadavg()[0]
     p50, p95, p99 = np.quantile(times, (0.5, 0.95, 0.99))
-    print(f"{len(sessions)} sessions, {seconds:g} s, {os.cpu_count()} cores, load average {load:.0f}")
-    print(
-        f"pictures: {len(times):,}, {len(times) / seconds:.0f} a second, "
-        f"{min(rates):.1f} to {max(rates):.1f} a session"
-    )
-    print(
-        f"latency: p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms, worst session's p95 {slowest:.1f} ms"
-    )
-    print(
-        f"memory: {started:.0f} MB empty, {before:.0f} MB with all sessions open, growth over the soak "
-        f"{growth:.1f} MB"
-    )
     wrong, errors = sum(s.wrong for s in sessions), sum(bool(s.error) for s in sessions)
-    print(f"wrong pictures: {wrong}, sessions with an error: {errors}")
+    told = [
+        f"{len(sessions)} sessions, {seconds:g} s, {os.cpu_count()} cores, load average {load:.0f}",
+        f"pictures: {len(times):,}, {len(times) / seconds:.0f} a second, "
+        f"{min(rates):.1f} to {max(rates):.1f} a session",
+        f"latency: p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms, worst session's p95 {slowest:.1f} ms",
+        f"memory: {started:.0f} MB empty, {before:.0f} MB with all sessions open, growth over the soak "
+        f"{growth:.1f} MB",
+        f"wrong pictures: {wrong}, sessions with an error: {errors}",
+    ]
     for session in sessions:
         vanish(session)
     deadline = time.monotonic() + 20
     while threads(process) > held - len(sessions) and time.monotonic() < deadline:
         time.sleep(0.1)
     left = threads(process)
-    print(f"threads: {held} while all drag, {left} after they vanished")
+    told.append(f"threads: {held} while all drag, {left} after they vanished")
     if after:
         time.sleep(after)
-        print(f"memory {memory(process):.0f} MB, {threads(process)} threads, {after:g} s later")
+        told.append(f"memory {memory(process):.0f} MB, {threads(process)} threads, {after:g} s later")
     trouble = [f"session {s.number}: {s.error}" for s in sessions if s.error]
     trouble += [
         f"session {s.number} got {s.wrong} pictures that are not its own" for s in sessions if s.wrong
@@ -142,7 +170,7 @@ def soak(sessions: list[Session], port: int, process: int, seconds: float, after
         trouble.append(f"The server's memory grew by {growth:.0f} MB; {LARGEST_GROWTH:.0f} are allowed.")
     if left > held - len(sessions):
         trouble.append(f"{left} of {held} threads are left, though {len(sessions)} sessions are gone.")
-    return trouble
+    return Outcome(growth, wrong, errors, float(p95), len(times) / seconds, told, trouble)
 
 
 def person(number: int, runs: list[str]) -> Session:
@@ -191,12 +219,13 @@ def enter(session: Session, port: int) -> None:
 def dial(port: int, path: str, protocols: list[str]):
     """A WebSocket, as a page of the server opens it."""
     from websockets.sync.client import connect
+    from websockets.typing import Origin, Subprotocol
 
     origin = f"http://127.0.0.1:{port}"
     return connect(
         origin.replace("http", "ws") + path,
-        origin=origin,
-        subprotocols=protocols,
+        origin=Origin(origin),
+        subprotocols=[Subprotocol(protocol) for protocol in protocols],
         compression=None,
         max_size=None,
         legacy=True,

@@ -1,0 +1,1 @@
+"""What ``benchmarks/explorer.py`` measures, a module for each way of using the explorer."""
