@@ -170,7 +170,7 @@ def test_the_order_is_chosen_in_the_address() -> None:
     by_factor = axes(opened(RUN, sort="Factor"))
     known = [a for a in by_factor if a["known"]]
     assert known and by_factor[: len(known)] == known
-    assert all(a["known"].startswith(a["group"] + ",") for a in known)
+    assert all(a["known"] == a["group"] and a["known"] in a["help"] for a in known)
     order = ["shape", "scale", "orientation", "x", "y"]
     places = [order.index(a["group"]) for a in known]
     assert places == sorted(places) and {a["group"] for a in by_factor[len(known) :]} == {sorting.REST}

@@ -87,14 +87,17 @@ def test_sliders_carry_the_factor_that_was_measured(planted, workspace):
 
     def known():
         start = controls_start(run)
-        return {axis.name: axis.known for axis in controls.sliders(run, None, start)}
+        return {axis.name: (axis.known, axis.help) for axis in controls.sliders(run, None, start)}
 
-    assert set(known().values()) == {""}
+    assert set(known().values()) == {("", "")}
     report = evaluate(run, "dlib", **QUICK)
     save_report(run, report)
     expected = {dim: label for dim in space.names if (label := report.factor_of(dim))}
-    found = {dim: text for dim, text in known().items() if text}
-    assert found == {dim: f"{name}, MI {nats:.1f} nats" for dim, (name, nats) in expected.items()}
+    found = {dim: words for dim, words in known().items() if words[0]}
+    assert found == {
+        dim: (name, f"Knows most of {name}: mutual information {nats:.2f} nats")
+        for dim, (name, nats) in expected.items()
+    }
     assert state.labels(Run.open(planted["beta"].path)) == {}
 
 

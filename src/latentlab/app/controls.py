@@ -195,6 +195,7 @@ def sliders(run: Run, encoding: Encoding | None, start: Start) -> list[Axis]:
         group = block.name if len(space.blocks) > 1 else ""
         if isinstance(block.prior, Categorical):
             kl = None if encoding is None else float(encoding.kl_per_dim[where].sum())
+            words, meaning = known_words(known.get(block.name), kl)
             axes.append(
                 Axis(
                     index=where[0],
@@ -205,13 +206,16 @@ def sliders(run: Run, encoding: Encoding | None, start: Start) -> list[Axis]:
                     kl=kl,
                     inactive=kl is not None and kl <= ACTIVE_NATS,
                     meaning=names.get(block.name, ""),
-                    known=known_words(known.get(block.name)),
                     choices=choices_of(run, block),
+                    known=words,
+                    help=meaning,
                 )
             )
             continue
         for i in where:
             low, high = (float(v) for v in ranges[i])
+            kl = None if encoding is None else float(encoding.kl_per_dim[i])
+            words, meaning = known_words(known.get(space.names[i]), kl)
             axes.append(
                 Axis(
                     index=i,
@@ -220,12 +224,13 @@ def sliders(run: Run, encoding: Encoding | None, start: Start) -> list[Axis]:
                     high=max(high, float(start.z[i])),
                     default=float(start.z[i]),
                     std=float(spread[i]),
-                    kl=None if encoding is None else float(encoding.kl_per_dim[i]),
+                    kl=kl,
                     inactive=encoding is not None and not bool(encoding.active[i]),
                     group=group,
                     meaning=names.get(space.names[i], ""),
-                    known=known_words(known.get(space.names[i])),
                     whole=isinstance(block.prior, Codebook),
+                    known=words,
+                    help=meaning,
                 )
             )
     # Stable, so that nothing moves where nothing was encoded; a block's latents stay together.
@@ -250,9 +255,13 @@ def meanings(run: Run) -> dict[str, str]:
     return {str(k): str(v) for k, v in names.items()} if isinstance(names, dict) else {}
 
 
-def known_words(label: tuple[str, float] | None) -> str:
-    """What a latent was measured to know, "scale, MI 1.4 nats", or nothing."""
-    return "" if label is None else f"{label[0]}, MI {label[1]:.1f} nats"
+def known_words(label: tuple[str, float] | None, kl: float | None) -> tuple[str, str]:
+    """A slider's words on the factor its latent was measured to know most of: beside the name, and in the tooltip."""
+    if label is None:
+        return "", ""
+    factor, nats = label
+    told = "" if kl is None else f"; KL divergence {kl:.2f} nats an image"
+    return factor, f"Knows most of {factor}: mutual information {nats:.2f} nats{told}"
 
 
 def latents_by_kl(run: Run, encoding: Encoding) -> list[tuple[str, float]]:

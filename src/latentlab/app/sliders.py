@@ -67,11 +67,15 @@ def chosen(run: Run) -> Pull | None:
         st.session_state["directions"] = [n for n in st.session_state.get("directions", ()) if n in known]
         names = st.multiselect("Directions", list(known), key="directions", help=DIRECTIONS_HELP, width=360)
     cutoff = _cutoff(run)
-    if st.session_state.get("start") != "Seed":  # which has it beside the seed
-        temperature_slider(run)
     if space == first and not names and cutoff is None:
         return None
     return Pull(space, tuple(known[name] for name in names), cutoff)
+
+
+def heat_of_dice(run: Run) -> None:
+    """The temperature at which the dice draw, where it does not already stand beside the seed."""
+    if st.session_state.get("start") != "Seed":
+        temperature_slider(run)
 
 
 def _cutoff(run: Run) -> int | None:

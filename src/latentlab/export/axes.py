@@ -162,10 +162,9 @@ def _place(direction: Direction) -> str:
 def _named(latent: str, labels: Labels, names: Mapping[str, str]) -> dict[str, str]:
     """What a slider is called: a person's word, else the factor that the latent knows most of, else its own name."""
     factor, nats = labels.get(latent, ("", 0.0))
-    known = f"{factor}, MI {nats:.1f} nats" if factor else ""
     meaning = names.get(latent) or factor.replace("_", " ")
     help_text = f"{latent} knows most of {factor}: mutual information {nats:.2f} nats" if factor else ""
-    return {"name": latent, "meaning": meaning, "known": known, "help": help_text}
+    return {"name": latent, "meaning": meaning, "known": factor, "help": help_text}
 
 
 def _choices(block: str, count: int, encoding: Encoding | None) -> list[str]:

@@ -58,9 +58,7 @@
   const compare = el("div", { class: "ll-compare", hidden: true },
     el("figure", { class: "ll-figure" }, originalCanvas, el("figcaption", {}, "All units on")),
     el("figure", { class: "ll-figure" }, changeCanvas, el("figcaption", {}, "Change")));
-  const note = el("span", { class: "ll-count", role: "status" });
-  const tools = el("div", { class: "ll-tools" }, button(null, "Save picture", "Save the picture as a PNG file", save),
-    button(null, "Copy code", "Copy the numbers behind the picture, as a JSON list", copy), note);
+  const tools = el("div", { class: "ll-tools" }, button(null, "Save picture", "Save the picture as a PNG file", save));
   const reminder = el("p", { class: "ll-caption ll-reminder", hidden: true });
   left.append(reminder, el("p", { class: "ll-caption" }, "Start from"), examples, tools);
   for (const canvas of [originalCanvas, changeCanvas]) LL.fit(canvas, 128, edge, edge);
@@ -83,22 +81,6 @@
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     });
-  }
-
-  async function copy() {
-    const text = JSON.stringify(Array.from(traverse.z, (v) => Number(v.toFixed(5))));
-    try {
-      await navigator.clipboard.writeText(text);
-    } catch { // a file on disk is not always trusted with the clipboard
-      const area = el("textarea", { style: "position:fixed;opacity:0" });
-      area.value = text;
-      document.body.append(area);
-      area.select();
-      document.execCommand("copy");
-      area.remove();
-    }
-    note.textContent = "Copied";
-    setTimeout(() => { note.textContent = ""; }, 1500);
   }
 
   // Signed difference, mean over the channels, its largest value at the ends of the colours.

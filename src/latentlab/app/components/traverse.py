@@ -31,7 +31,7 @@ class Axis:
         inactive: fold it under "Inactive".
         group: name of its block, shown when there are several.
         meaning: the name a person gave, such as "rotation".
-        known: the factor it was measured to know most of, such as "scale, MI 1.4 nats".
+        known: the factor it was measured to know most of, such as "scale".
         help: one line shown on hover.
         choices: names of the categories of a one-hot block, one button each; () for a slider. ``default`` is then the
             number of the category, ``low`` and ``high`` are not used.

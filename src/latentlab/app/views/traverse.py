@@ -65,29 +65,33 @@ def live(run: Run, start: Start) -> None:
         encoding = task.result if task is not None and task.wait(PATIENCE) else None
         with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
             pull = sliders.chosen(run)
-            order = sorting.chosen(run, pull)
             edits = chosen_edits(run)
+        place = st.container()
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):  # below the picture
+            order = sorting.chosen(run, pull)
+            sliders.heat_of_dice(run)
         numbers = sliders.numbers(run, pull, start)
         token = engine.open_session("traverse", run.model, z=numbers, edits=edits, pull=pull)
         axes = sorting.arranged(run, pull, sliders.axes(run, pull, encoding, start), order)
         revision = start.revision if pull is None else f"{start.revision}-{hash(pull)}"
         before = placing.held(run, pull, revision, numbers, final=start.final)
-        held = components.traverse(
-            axes,
-            before.z,
-            key=placing.KEY,
-            image_shape=run.model.image_shape,
-            token=token,
-            render=lambda z: sliders.decoded(run, pull, z, edits),
-            source=start.image,
-            source_label=start.label,
-            locks=before.locks,
-            slots=before.slots,
-            revision=before.revision,
-            seed=before.seed or int(st.session_state["seed"]),
-            ends=lambda z: sliders.ends(run, pull, axes, z, edits),
-            code=None if pull is None else lambda z: sliders.held_code(run, pull, z)[0],
-        )
+        with place:
+            held = components.traverse(
+                axes,
+                before.z,
+                key=placing.KEY,
+                image_shape=run.model.image_shape,
+                token=token,
+                render=lambda z: sliders.decoded(run, pull, z, edits),
+                source=start.image,
+                source_label=start.label,
+                locks=before.locks,
+                slots=before.slots,
+                revision=before.revision,
+                seed=before.seed or int(st.session_state["seed"]),
+                ends=lambda z: sliders.ends(run, pull, axes, z, edits),
+                code=None if pull is None else lambda z: sliders.held_code(run, pull, z)[0],
+            )
         placing.keep(before, held)
         sharing.keep(run)
         sliders.keep_psi(pull, held.z)
@@ -126,7 +130,7 @@ def explain(run: Run, task: state.Job | None, encoding: Encoding | None) -> None
         why = "there are no encoded data to order them by" if task is None else task.error
         st.caption(f"Sliders span the middle 98 % of the prior: {why}.")
     elif encoding is None:
-        st.caption("Sliders span the prior until some data images are encoded; then they are sorted by KL.")
+        st.caption("Sliders span the prior until some data images are encoded.")
         controls.watch(task)
     else:
         latents, least = controls.latents_by_kl(run, encoding), float(encoding.certificate["kl_threshold"])
