@@ -544,8 +544,19 @@ def test_a_direction_saved_on_layers_is_a_slider_on_traverse(small: dict[str, Ru
     assert state.directions(run) == ()
 
 
-def test_traverse_offers_w_and_style_mixing(small: dict[str, Run]) -> None:
-    run = small["style-gan"]
+def test_traverse_offers_w_and_style_mixing(small: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails a grid of draws alone, without the code on the sliders, and one of other layers than were chosen."""
+    run, mixed, swap = small["style-gan"], {}, analysis.swap_grid
+    blocks = list(run.model.spaces["w+"].block_names)
+    with torch.inference_mode():
+        codes = run.model.latent_space.sample(1, 0), run.model.latent_space.sample(5, 0)
+        styles = torch.cat([run.model.map(z, "z", "w+") for z in codes]).numpy()
+
+    def spied(model, z=None, block=None, **options):
+        mixed.update(z=z, block=block)
+        return swap(model, z, block, **options)
+
+    monkeypatch.setattr(analysis, "swap_grid", spied)
     app = opened(TRAVERSE, run="style-gan", space="W", below="Take away")
     assert not app.error and "A code of W" in texts(app)
     with torch.inference_mode():
@@ -554,6 +565,10 @@ def test_traverse_offers_w_and_style_mixing(small: dict[str, Run]) -> None:
     app = opened(TRAVERSE, run="style-gan", below="Swap blocks")
     assert not app.error and app.get("image")
     assert "the styles of layers" in texts(app)
+    assert mixed["block"] == blocks[: max(1, len(blocks) // 3)]
+    np.testing.assert_allclose(mixed["z"], styles, atol=1e-4)
+    opened(TRAVERSE, run="style-gan", below="Swap blocks", mixed=str(len(blocks) - 1))
+    assert mixed["block"] == blocks[-1:]
     app = opened(TRAVERSE, run="vae", below="Take away")
     assert not [s for s in app.get("segmented_control") if getattr(s, "key", None) == "space"]
 

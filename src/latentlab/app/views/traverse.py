@@ -24,7 +24,7 @@ from latentlab.app import (
     sorting,
     state,
 )
-from latentlab.app.calls import Call, opened
+from latentlab.app.calls import Call, Made, opened
 from latentlab.app.figures import figure
 from latentlab.app.jump import Choose, jumper
 from latentlab.app.start import Start, reading_of, starting_point
@@ -173,7 +173,7 @@ def below(
             between.draw(run, encoding, z, edits, space, slots, choose)
     if swaps.open:
         with swaps, controls.one_sentence():
-            draw_swaps(run, encoding, edits, jumper(run, pull, None))
+            draw_swaps(run, encoding, z, space, edits, jumper(run, pull, None))
     if seeds.open:
         with seeds, controls.one_sentence():
             seed_plane.draw(run, pull, numbers, edits)
@@ -280,11 +280,13 @@ def draw_plane(
     )
 
 
-def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple, choose: Choose | None) -> None:
+def draw_swaps(
+    run: Run, encoding: Encoding | None, z: np.ndarray, at: str | None, edits: tuple, choose: Choose | None
+) -> None:
     """One block of latents from the column, the others from the row."""
     space, seed = run.model.latent_space, int(st.session_state["seed"])
     if sliders.STYLES in run.model.spaces:
-        draw_mixing(run, edits)
+        draw_mixing(run, z, at, edits)
         return
     if len(space.blocks) < 2:
         st.info(
@@ -322,32 +324,66 @@ def draw_swaps(run: Run, encoding: Encoding | None, edits: tuple, choose: Choose
     st.caption(f"Each column brings its {block}, each row everything else; the diagonal is as it was.")
 
 
-def draw_mixing(run: Run, edits: tuple) -> None:
-    """Styles of some layers from the column, those of all others from the row."""
+def draw_mixing(run: Run, z: np.ndarray, space: str | None, edits: tuple) -> None:
+    """Styles of some layers from the column, those of all others from the row; the code on the sliders comes first."""
     seed, layers = int(st.session_state["seed"]), list(run.model.spaces[sliders.STYLES].block_names)
+    numbers = [str(i) for i in range(len(layers))]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        first, last = st.select_slider(
+        chosen = st.pills(
             "Layers from the column",
-            range(len(layers)),
-            value=(0, max(0, len(layers) // 3)),
+            numbers,
+            default=numbers[: max(1, len(layers) // 3)],
+            selection_mode="multi",
             key="mixed",
             bind="query-params",
-            width=260,
-            help="The first layers decide the coarse shape, the last ones the fine strokes.",
+            help="Any of them. The first layers decide the coarse shape, the last ones the fine strokes.",
         )
         rows = st.select_slider("Samples", range(3, 9), value=6, key="rows", bind="query-params", width=150)
+    if not 0 < len(chosen) < len(layers):
+        st.info("Choose some of the layers, not none or all: the others come from the row.")
+        return
     call = Call(
         run,
         "swap_grid",
-        (None, layers[first : last + 1]),
-        {"rows": rows, "seed": seed, "space": sliders.STYLES, "edits": _behind_mapping(edits)},
+        (_mixed_codes(run, z, space, rows, seed), [layers[int(i)] for i in chosen]),
+        {"space": sliders.STYLES, "edits": _behind_mapping(edits)},
     )
     figure(
         call,
         "Style mixing grid",
         {},
-        meaning=f"Each column brings the styles of layers {first} to {last}, each row those of all others.",
+        meaning=f"Each column brings the styles of layers {', '.join(chosen)}, each row those of all others. The first "
+        "row and column are the code on the sliders, the others are drawn by the seed.",
         background=False,
+    )
+
+
+def _mixed_codes(run: Run, z: np.ndarray, space: str | None, rows: int, seed: int) -> Made:
+    """The present code and ``rows`` - 1 draws of the prior as styles of every layer."""
+    first, target = run.model.latent_space.name, sliders.STYLES
+    source = space or first
+    numbers = [float(str(v)) for v in np.asarray(z, np.float32)]
+
+    def make() -> np.ndarray:
+        import torch
+
+        from latentlab.analysis.inference import device_of, inference, to_numpy
+
+        model, device = run.model, device_of(run.model)
+        with inference(model):
+            here = torch.tensor([numbers], device=device)
+            here = here if source == target else model.map(here, source, target)
+            drawn = model.map(model.latent_space.sample(rows - 1, seed).to(device), first, target)
+            return to_numpy(torch.cat([here, drawn]))
+
+    here = "here" if source == target else f"run.model.map(here, {source!r}, {target!r})"
+    before = (
+        "import torch",
+        f"here = torch.tensor([{numbers}])",
+        f"drawn = run.model.latent_space.sample({rows - 1}, {seed})",
+    )
+    return Made(
+        f"torch.cat([{here}, run.model.map(drawn, {first!r}, {target!r})]).detach().numpy()", make, before
     )
 
 
@@ -357,7 +393,7 @@ def _behind_mapping(edits: tuple) -> tuple:
 
 def take_away(run: Run, z: np.ndarray, edits: tuple, space: str | None) -> None:
     """The latent as JSON and as code, and its image."""
-    numbers = [round(float(v), 5) for v in z]
+    numbers = [float(str(v)) for v in np.asarray(z, np.float32)]
     left, right = st.columns([1, 1])
     with left:
         st.caption(
