@@ -46,4 +46,4 @@ def first_images(explorer: Explorer) -> Iterator[Finding]:
                 settled(page)
         first, later = took[0], took[1:] or took
         told = f"{first:.2f} at the first visit"
-        yield Finding(f"{name}, first image", float(np.median(later)), "s", FIRST_IMAGE, more=told)
+        yield Finding(f"{name}, first image, median", float(np.median(later)), "s", FIRST_IMAGE, more=told)

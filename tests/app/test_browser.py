@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from pace import slowdown, stretched
 
 from latentlab import analysis
 from latentlab.app import server
@@ -117,22 +118,10 @@ def visit(browser, address: str):
     assert not troubles
 
 
-def slowdown() -> float:
-    """How much other processes slow this machine down: wall time over processor time of two busy processes."""
-    spin = "import time; t = time.time(), time.process_time(); x = [i * i for i in range(3_000_000)]; "
-    spin += "print((time.time() - t[0]) / max(time.process_time() - t[1], 1e-3))"
-    busy = [
-        subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
-    return max(1.0, *(float(process.communicate()[0]) for process in busy))
-
-
 def within(what: str, measured: float, budget: float, unit: str, record) -> None:
     """Holds a measurement against its budget, stretched where the machine is busy."""
     busy = slowdown()
-    # A frame crosses three processes, each of which waits for its turn when there are others: what costs one
-    # busy loop a tenth costs a page half as much again.
-    limit = budget * (1 + 8 * max(0.0, busy - 1.05))
+    limit = budget * stretched(busy)
     print(
         f"\n{what}: {measured:.3g} {unit} (budget {budget:g}, machine slowed down {busy:.2f}x, limit {limit:.3g})"
     )

@@ -20,6 +20,7 @@ from live import Client, served
 
 from latentlab.analysis.direction import Direction
 from latentlab.app import browser_engine, engine
+from latentlab.app.allowance import FETCHES
 from latentlab.app.browser_engine import Programs, offer
 from latentlab.app.pull import Pull
 from latentlab.config import VAEConfig
@@ -192,6 +193,25 @@ def test_no_more_is_kept_than_there_is_room_for_and_no_model_is_held():
     assert len(programs._lowered) == 1
 
 
+def test_sliders_of_many_kinds_over_one_model_are_forgotten_the_oldest_first(monkeypatch):
+    """Catches a note for each direction that was ever tried, kept as long as the model."""
+    made = []
+    lowered = browser_engine._lowered
+    monkeypatch.setattr(
+        browser_engine, "_lowered", lambda *given: made.append(given[1].directions[0].name) or lowered(*given)
+    )
+    monkeypatch.setattr(browser_engine, "KNOWN", 4)
+    programs, model = Programs(), small()
+    space = model.latent_space.name
+    pulls = [Pull(space, (Direction(f"d{i}", (1.0, float(i), 0.0, 0.0), space=space),)) for i in range(6)]
+    for pull in pulls:
+        programs.of(model, pulls[0])
+        programs.of(model, pull)
+    assert len(programs._lowered) == 4
+    assert made == [f"d{i}" for i in range(6)], "who asks again stays known"
+    assert programs.of(model, pulls[1]).digest and made[-1] == "d1" and len(programs._lowered) == 4
+
+
 def test_a_model_is_left_as_it_was():
     model = small()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -276,13 +296,35 @@ def test_a_session_may_fetch_only_so_often():
     with served() as port:
         mine, other = opened(small()), opened(small(), "two")
         path = f"/ll/program/{offer(mine)['digest']}"
-        seen = [
-            fetch(port, path, X_Latentlab_Session=mine.token)[0] for _ in range(browser_engine.FETCHES + 3)
-        ]
-        assert seen == [200] * browser_engine.FETCHES + [429] * 3
+        seen = [fetch(port, path, X_Latentlab_Session=mine.token)[0] for _ in range(FETCHES + 3)]
+        assert seen == [200] * FETCHES + [429] * 3
         assert fetch(port, path, X_Latentlab_Session=other.token)[0] == 200
         mine.fetches.clear()
         assert fetch(port, path, X_Latentlab_Session=mine.token)[0] == 200
+
+
+def test_who_has_no_session_takes_nobodys_turn():
+    """Catches tokens that are looked up in the one thread that makes programs: guesses would queue before it."""
+    going, begun = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert going.wait(30)
+
+    with served() as port:
+        mine = opened(small())
+        path = f"/ll/program/{offer(mine)['digest']}"
+        held = browser_engine.worker.submit(hold)
+        try:
+            assert begun.wait(20)
+            for token in ("", "guess", mine.token[:-1]):
+                assert fetch(port, path, X_Latentlab_Session=token)[0] == 404
+            while mine.fetches.take():
+                pass
+            assert fetch(port, path, X_Latentlab_Session=mine.token)[0] == 429
+        finally:
+            going.set()
+        held.result()
 
 
 def test_pictures_and_other_routes_go_on_while_a_program_is_made(monkeypatch):

@@ -20,7 +20,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from latentlab import analysis
-from latentlab.app import server, shared_lasso
+from latentlab.app import server, shared_lasso, state
 from latentlab.app.components.compare import Link, Other
 from latentlab.app.linking import links_of
 from latentlab.config import Experiment, VAEConfig
@@ -184,6 +184,18 @@ def test_the_same_images_and_an_earlier_step() -> None:
     )
     app = rerun(app.segmented_control(key="start").set_value("Seed"))
     assert app.select_slider(key="step-1").value == "100" and not app.error
+
+
+def test_a_step_that_somebody_looks_at_stays_open(workspace: Path) -> None:
+    """Catches models among the pictures of slider releases: others' drags would end this one's live session."""
+    run = Run.open(workspace / "beta")
+    earlier = state.checkpoint(run, 100)
+    for i in range(100):
+        state.computed(run, "picture", i, lambda: object())
+    again = state.checkpoint(Run.open(workspace / "beta"), 100)
+    assert again is earlier and again.model is earlier.model and again.step == 100
+    with pytest.raises(ValueError, match="No weights of step 7"):
+        state.checkpoint(run, 7)
 
 
 def test_one_lasso_selects_the_same_images_on_all_maps(workspace: Path) -> None:

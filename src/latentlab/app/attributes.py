@@ -173,7 +173,7 @@ def verdict(found: AttributeVector) -> str:
     if p > SURE:
         return (
             f"**No better than chance**: shuffled labels do as well (p = {p:.2f}). What this vector changes is not "
-            f"{found.name}."
+            f"{controls.plainly(found.name)}."
         )
     if accuracy < WEAK:
         return (

@@ -13,7 +13,6 @@ import json
 import logging
 import struct
 import threading
-import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -41,7 +40,7 @@ LARGEST = 16 * 1024 * 1024  # bytes of a program
 LARGEST_MEMORY = 256 * 1024 * 1024  # bytes that a browser would need to run it
 QUICK = 300_000_000  # multiplications of a picture that a browser makes 30 times a second
 KEPT = 8  # programs, so 128 MB at most
-FETCHES, MINUTE = 30, 60.0  # of one session
+KNOWN = 64  # decoders whose program's name is remembered
 HALF_LOSS = 1.0 / 255.0
 CHECKED = 8  # codes on which half precision is tried
 
@@ -73,7 +72,7 @@ class Programs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lowered: dict[tuple[int, Pull | None], tuple[weakref.ref, Lowered]] = {}
+        self._lowered: OrderedDict[tuple[int, Pull | None], tuple[weakref.ref, Lowered]] = OrderedDict()
         self._data: OrderedDict[str, bytes] = OrderedDict()
 
     def __len__(self) -> int:
@@ -102,8 +101,11 @@ class Programs:
             found, data = _lowered(model, pull)
             self._lowered[key] = (weakref.ref(model), found)
             self._keep(found.digest, data)
+        self._lowered.move_to_end(key)
         for old in [k for k, (ref, _) in self._lowered.items() if ref() is None]:
             del self._lowered[old]
+        while len(self._lowered) > KNOWN:
+            self._lowered.popitem(last=False)
         return found
 
     def _keep(self, digest: str, data: bytes) -> None:
@@ -145,15 +147,8 @@ def unknown_edit(edits: Sequence[Edit], found: Lowered, pull: Pull | None) -> st
     return ""
 
 
-def answer(request: Request) -> Response:
-    """GET /ll/program/<digest>, with the session's token in a header: the program of that session's decoder."""
-    from latentlab.app import engine
-
-    session = engine.registry.session(request.headers.get(TOKEN, ""))
-    if session is None or session.closed:
-        return PlainTextResponse("This session has ended; the page opens a new one.", 404)
-    if not _allowed(session.fetches):
-        return PlainTextResponse(f"A page fetches at most {FETCHES} programs a minute.", 429)
+def answer(request: Request, session: LiveSession) -> Response:
+    """GET /ll/program/<digest>: the program of that session's decoder; runs in ``worker``."""
     digest = request.path_params["digest"]
     if programs.of(session.model, session.pull).digest != digest:
         return PlainTextResponse("This session has no such program.", 404)
@@ -168,16 +163,6 @@ def answer(request: Request) -> Response:
         return Response(status_code=304, headers=headers)
     data = programs.data(session.model, session.pull)
     return Response(data, media_type="application/octet-stream", headers=headers)
-
-
-def _allowed(times: Any) -> bool:
-    now = time.monotonic()
-    while times and now - times[0] > MINUTE:
-        times.popleft()
-    if len(times) >= FETCHES:
-        return False
-    times.append(now)
-    return True
 
 
 def _lowered(model: Any, pull: Pull | None) -> tuple[Lowered, bytes]:

@@ -36,13 +36,48 @@ ENGINE_HELP = (
 )
 
 
+_CODE = re.compile(r"((?<!`)`[^`]+`(?!`))")
+_MARKS = re.compile(
+    r"[\\`*\[\]$~]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # none inside a word, where it marks nothing
+    r"|<(?=[A-Za-z/!?])|&(?=#|\w+;)"
+    # Streamlit's colours; of others, such as that in zoo:digits, it leaves the text.
+    r"|(?<!\w):(?=[A-Za-z])|:(?=[\w-]+[\[{])"
+    r"|:(?=red|orange|yellow|green|blue|violet|gr[ae]y|primary|rainbow|small|shimmer|material|streamlit)"
+)
+_BREAK = "\u2060"  # a word joiner: no width, no line break
+
+
+def plainly(text: object) -> str:
+    """Text that others may have written, on one line, as Markdown that shows its characters and does nothing else.
+
+    No picture is fetched, nothing becomes a link, a formula, an emoji, a colour or HTML. What stands between single
+    backticks stays code, in which Markdown does nothing either.
+    """
+    parts = _CODE.split(" ".join(str(text).split()))
+    told = "".join(part if i % 2 else _escaped(part) for i, part in enumerate(parts))
+    return re.sub(r"^([#>+=|:-]|\d+(?=[.)]))", _at_the_start, told)
+
+
+def _at_the_start(found: re.Match) -> str:
+    """What would begin a heading, a quotation, a list or a directive."""
+    return f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}"
+
+
+def _escaped(text: str) -> str:
+    text = _MARKS.sub(r"\\\g<0>", text)
+    # These are looked for in the text that Markdown has read, where a backslash is gone.
+    text = re.sub(r"(:[+\w-]+)(?=:)|(:material)(?=/)", rf"\g<0>{_BREAK}", text)
+    return re.sub(r"https?(?=://)|www(?=\.)|@(?=\w)", rf"\g<0>{_BREAK}", text, flags=re.IGNORECASE)
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """Shows what went wrong inside as one sentence on the page instead of a traceback."""
     try:
         yield
     except state.USER_ERRORS as error:
-        st.error(str(error))
+        st.error(plainly(error))
 
 
 @contextmanager
@@ -354,7 +389,7 @@ def show_drawn(
         if code:
             with st.popover("Code", help=CODE_HELP, key=f"{key}-code"):
                 st.code(code, language="python", wrap_lines=True)
-    st.caption(drawn.picture.caption)
+    st.caption(plainly(drawn.picture.caption))
 
 
 def _save(
@@ -379,7 +414,7 @@ def await_job(run: Run, question: str, key: Any, task: state.Job) -> Any:
             "Start again", key=f"again-{question}", on_click=state.forget_job, args=(run, question, key)
         )
     elif task.error:
-        st.error(task.error)
+        st.error(plainly(task.error))
         st.button("Try again", key=f"again-{question}", on_click=state.forget_job, args=(run, question, key))
     return task.result
 

@@ -13,7 +13,6 @@ import math
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,10 +22,12 @@ import numpy as np
 import torch
 
 from latentlab.analysis.inference import carry, input_spaces
+from latentlab.app.allowance import Allowance
 from latentlab.app.pull import Pull
 from latentlab.app.wire import (
     WANT_IMAGE,
     WANT_ORIGINAL,
+    WANT_RAW,
     WANT_SHEET,
     Request,
     first_tensor,
@@ -93,7 +94,7 @@ class Source:
 class LiveSession:
     """A model with an input and edits that one page may decode. Made by ``open_session``.
 
-    ``drawing`` is one of ``DRAWING``, what the person wants; ``fetches`` are the times of its programs' requests.
+    ``drawing`` is one of ``DRAWING``, what the person wants; ``fetches`` is how often its program may be asked for.
     """
 
     token: str
@@ -103,7 +104,7 @@ class LiveSession:
     pull: Pull | None = None
     source: Source = field(default_factory=Source)
     drawing: str = "server"
-    fetches: deque[float] = field(default_factory=deque)
+    fetches: Allowance = field(default_factory=Allowance)
     touched: float = field(default_factory=time.monotonic)
     connections: int = 0
     closed: bool = False
@@ -233,6 +234,7 @@ class LiveSession:
         edits = source.edits if view.edits is None else view.edits
         parts = []
         image = None
+        raw = bool(request.flags & WANT_RAW)
         if request.z is not None:
             z = torch.from_numpy(request.z)[None]
         elif view.z is not None:
@@ -248,7 +250,7 @@ class LiveSession:
         if request.flags & WANT_ORIGINAL:
             plain = z if image is None else self.model.encode(image).code()
             parts.append(
-                {"kind": "original", **pack_image(self.model.decode(plain)[0].float().cpu().numpy())}
+                {"kind": "original", **pack_image(self.model.decode(plain)[0].float().cpu().numpy(), raw)}
             )
         if request.flags & WANT_IMAGE:
             decoded = (
@@ -256,7 +258,7 @@ class LiveSession:
                 if self.pull is None
                 else self.pull.decode(self.model, z, edits)
             )
-            parts.append({"kind": "image", **pack_image(decoded[0].float().cpu().numpy())})
+            parts.append({"kind": "image", **pack_image(decoded[0].float().cpu().numpy(), raw)})
         if request.flags & WANT_SHEET:
             if view.stage is None:
                 raise ValueError("Choose a stage before asking for its maps.")
@@ -294,6 +296,7 @@ class _Blob:
     name: tuple[str, str]
     digest: bytes
     touched: float
+    fetches: Allowance = field(default_factory=Allowance)
 
 
 class Registry:
@@ -423,6 +426,12 @@ class Registry:
                 return None
             blob.touched = time.monotonic()
             return blob.data
+
+    def may_fetch(self, token: str) -> bool:
+        """Whether the published buffer may be sent once more now, and counts it."""
+        with self._lock:
+            blob = self._blobs.get(token)
+            return blob is None or blob.fetches.take()
 
 
 def _equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:

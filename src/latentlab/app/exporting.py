@@ -68,7 +68,7 @@ def panel(run: Run, given: From, key: str) -> None:
     try:
         recipe = CHOICES[form](run, given, key)
     except state.USER_ERRORS as error:
-        st.error(str(error))
+        st.error(controls.plainly(error))
         return
     if recipe is None:
         return

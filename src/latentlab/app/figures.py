@@ -122,7 +122,7 @@ def table_code(
 
 def proof(found: state.Drawn) -> None:
     """The certificate of an answer in words, where its picture is not shown."""
-    st.caption(found.picture.caption)
+    st.caption(controls.plainly(found.picture.caption))
 
 
 def bars(values: Mapping[str, float], null: Mapping[str, float] | None, meaning: str) -> None:

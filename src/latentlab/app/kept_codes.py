@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 MOST_CODES = 200
 LONGEST_NAME = 60
+PRESENT = "Sliders"
+"""What the code on the sliders is called beside kept ones."""
+
+_RESERVED = re.compile(rf"{PRESENT}|seed \d+|.* \(group\)", re.IGNORECASE)
+_writing = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,20 +64,20 @@ def load_codes(path: Path) -> tuple[KeptCode, ...]:
     """The codes in a file, by name; none where there is no file.
 
     Raises:
-        ValueError: if it is damaged.
+        ValueError: if it is damaged, or of another format.
         OSError: if it can't be read.
     """
     if not path.exists():
         return ()
     try:
         content = json.loads(path.read_bytes())
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}")
+        if (written := content["format"]) != FORMAT:
+            raise ValueError(f"it is of format {str(written)[:20]}; this latentlab reads format {FORMAT}")
         return tuple(KeptCode(c["name"], str(c["space"]), np.array(c["z"], float)) for c in content["codes"])
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(f"{path.name} holds no kept codes ({error}).") from None
+        raise ValueError(f"{path.name} holds no kept codes that can be read ({error}).") from None
 
 
 def save_codes(path: Path, codes: Iterable[KeptCode]) -> None:
@@ -92,3 +99,41 @@ def save_codes(path: Path, codes: Iterable[KeptCode]) -> None:
 def with_code(codes: Iterable[KeptCode], code: KeptCode) -> list[KeptCode]:
     """The codes with one more; one of the same name gives way."""
     return [other for other in codes if other.name != code.name] + [code]
+
+
+def keep_code(path: Path, code: KeptCode) -> None:
+    """Adds a code to those that are in the file now; one of the same name gives way.
+
+    Raises:
+        ValueError: if its name means something else, there are too many, or the file can't be understood.
+        OSError: if the file can't be read or written. In either case it stays as it is.
+    """
+    if is_reserved(code.name):
+        raise ValueError(
+            f"{code.name!r} means something else in the menus of A, B and C; give the code another name."
+        )
+    with _writing:
+        save_codes(path, with_code(_present(path), code))
+
+
+def forget_code(path: Path, name: str) -> None:
+    """Takes a code out of those that are in the file now.
+
+    Raises:
+        ValueError: if the file can't be understood.
+        OSError: if the file can't be read or written. In either case it stays as it is.
+    """
+    with _writing:
+        save_codes(path, [code for code in _present(path) if code.name != name])
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a name is one that is offered beside kept codes: the sliders, a seed, a group."""
+    return _RESERVED.fullmatch(" ".join(name.split())) is not None
+
+
+def _present(path: Path) -> tuple[KeptCode, ...]:
+    try:
+        return load_codes(path)
+    except ValueError as error:
+        raise ValueError(f"Nothing was saved: {error}") from None

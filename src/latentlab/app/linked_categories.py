@@ -33,7 +33,8 @@ def describe(first_name: str, first: Run, name: str, other: Run, match: LatentMa
         where = match.names_a.index(mine)
         theirs, partners = match.names_b[match.permutation[where]], match.categories[mine]
         words = moves(choices(first, mine), choices(other, theirs), partners, " · ")
-        st.markdown(f"**{mine}** takes **{theirs}** along: {words}")
+        names = [controls.plainly(n) for n in (mine, theirs, words)]
+        st.markdown("**{}** takes **{}** along: {}".format(*names))
         taken = partners[partners >= 0]
         told = [
             f"{match.agreement(mine):.0%} of the images lie in categories paired one to one; of shuffled images at "
@@ -46,13 +47,14 @@ def describe(first_name: str, first: Run, name: str, other: Run, match: LatentMa
             )
         if not match.sure[where]:
             told.append("This is no sure pair, so nothing is linked.")
-        st.caption(" ".join(told))
+        st.caption(controls.plainly(" ".join(told)))
     partners_of_b = {match.names_b[match.permutation[match.names_a.index(n)]] for n in match.contingency}
     alone = [f"{n} of {first_name}" for n in unpaired(first, match.contingency)]
     alone += [f"{n} of {name}" for n in unpaired(other, partners_of_b)]
     if alone:
+        told = controls.plainly(" and ".join(alone))
         st.caption(
-            f"Without a partner: {' and '.join(alone)}. A category is linked with a category only: what a continuous "
+            f"Without a partner: {told}. A category is linked with a category only: what a continuous "
             "latent knows of the same, its slider can't follow, for categories have no order."
         )
 

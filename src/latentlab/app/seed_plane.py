@@ -16,6 +16,8 @@ from latentlab.latents import Categorical, Codebook, Normal, Uniform
 from latentlab.models.contract import space_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from latentlab.app.components import Place
     from latentlab.app.jobs import Report
     from latentlab.app.pull import Pull
@@ -26,6 +28,7 @@ SIDE = 7  # seeds in a row and in a column
 STRIDE = 100  # from a seed to the one below it
 THUMBNAIL = 48  # pixels of the longer side of a seed's small picture, at most
 KEY = "seed-plane"
+PICTURES = f"{KEY}-pictures"
 
 HELP = (
     "Each small picture is a seed: the draw from the prior that this number gives. In between, the codes of the four "
@@ -74,91 +77,125 @@ def draw(run: Run, pull: Pull | None, held: np.ndarray, edits: tuple) -> None:
         )
         st.caption(HELP)
     heat, rest = temperature(run), held[place.dim :]
-    key = (int(first), place.name, heat, rest.tobytes(), edits, pull)
-    task = state.job(
-        run, KEY, key, lambda report: _lattice(run, pull, int(first), place.name, heat, rest, edits, report)
-    )
-    found = controls.await_job(run, KEY, key, task)
-    if found is None:
+    seeds = (int(first) + np.arange(SIDE) + STRIDE * np.arange(SIDE)[:, None]) % (last + 1)
+    of_codes = (int(first), place.name)
+    of_pictures = (*of_codes, heat, rest.tobytes(), edits, pull)
+    _leave(run, {KEY: of_codes, PICTURES: of_pictures})
+    codes = _awaited(run, KEY, of_codes, lambda report: _codes(run, seeds, place.name, report))
+    if codes is None:
         return
-    seeds, codes, sheet = found
+    board = st.container()  # stays while the small pictures are drawn anew
+    sheet = _awaited(
+        run,
+        PICTURES,
+        of_pictures,
+        lambda report: _sheet(run, pull, codes, place.name, heat, rest, edits, report),
+    )
     revision = f"{run.digest[:12]}-{place.name}-{first}"
     where = components.plane_place(KEY, (SIDE, SIDE), revision)
     code = blended(run, place.name, seeds, codes, where, heat)
     numbers = np.concatenate([code, rest]).astype(np.float32)
     ways = [_way(block) for block in place.blocks]
-    components.seed_plane(
-        seeds,
-        _scores(place, codes),
-        [
-            {"from": place.slice(b.name).start, "to": place.slice(b.name).stop, **way}
-            for b, way in zip(place.blocks, ways, strict=True)
-        ],
-        where,
-        key=KEY,
-        image_shape=run.model.image_shape,
-        sheet=sheet,
-        revision=revision,
-        rest=rest.tolist(),
-        temperature=heat,
-        token=engine.open_session("seed-plane", run.model, z=numbers, edits=edits, pull=pull),
-        render=lambda: sliders.decoded(run, pull, numbers, edits),
-    )
-    kinds = dict.fromkeys(str(way["kind"]) for way in ways)
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.button(
-            "Put on the sliders",
-            key="plane-put",
-            on_click=sliders.put,
-            args=(run, pull, code, place.name, rest.tolist()),
-            help="The sliders above take the plane's code, as one step that can be undone.",
+    with board:
+        components.seed_plane(
+            seeds,
+            _scores(place, codes),
+            [
+                {"from": place.slice(b.name).start, "to": place.slice(b.name).stop, **way}
+                for b, way in zip(place.blocks, ways, strict=True)
+            ],
+            where,
+            key=KEY,
+            image_shape=run.model.image_shape,
+            sheet=sheet,
+            revision=revision,
+            rest=rest.tolist(),
+            temperature=heat,
+            token=engine.open_session("seed-plane", run.model, z=numbers, edits=edits, pull=pull),
+            render=lambda: sliders.decoded(run, pull, numbers, edits),
         )
-        with st.popover(
-            "Code", help="A program that makes this very code and its picture.", key="plane-code"
-        ):
-            st.code(
-                code_of(run, pull, place.name, seeds, where, heat, rest, edits),
-                language="python",
-                wrap_lines=True,
+        kinds = dict.fromkeys(str(way["kind"]) for way in ways)
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.button(
+                "Put on the sliders",
+                key="plane-put",
+                on_click=sliders.put,
+                args=(run, pull, code, place.name, rest.tolist()),
+                help="The sliders above take the plane's code, as one step that can be undone.",
             )
-    st.caption(f"How seeds are blended: {'; '.join(HOW[kind] for kind in kinds)}.")
+            with st.popover(
+                "Code", help="A program that makes this very code and its picture.", key="plane-code"
+            ):
+                st.code(
+                    code_of(run, pull, place.name, seeds, where, heat, rest, edits),
+                    language="python",
+                    wrap_lines=True,
+                )
+        st.caption(f"How seeds are blended: {'; '.join(HOW[kind] for kind in kinds)}.")
 
 
-def _lattice(
+def _awaited(run: Run, question: str, key: tuple, work: Callable[[Report], np.ndarray]) -> np.ndarray | None:
+    """The result of one of the plane's jobs, None until it is there; notes that this person waits for it."""
+    task = state.job(run, question, key, work, heavy=True)
+    st.session_state.setdefault("plane-jobs", {})[question] = (run, key, task)
+    return controls.await_job(run, question, key, task)
+
+
+def _leave(run: Run, wanted: dict[str, tuple]) -> None:
+    """Ends the jobs that this person waited for and that answer {question: key} no longer, unless others wait."""
+    jobs = st.session_state.get("plane-jobs", {})
+    for question, (whose, key, task) in list(jobs.items()):
+        if (whose.digest, key) == (run.digest, wanted[question]):
+            continue
+        del jobs[question]
+        st.session_state.get("awaited", {}).pop((whose.digest, question, key), None)
+        if task.leave(engine.current_owner() or ""):
+            state.forget_job(whose, question, key)
+
+
+def _codes(run: Run, seeds: np.ndarray, space: str, report: Report) -> np.ndarray:
+    """The codes (n, dim) of seeds (rows, columns), row by row, at a temperature of 1."""
+    import torch
+
+    from latentlab.analysis.inference import carry, to_numpy
+
+    drawn = []
+    with torch.inference_mode():
+        for n, seed in enumerate(seeds.ravel()):
+            report(n / seeds.size, "drawing seeds …")
+            drawn.append(run.model.sample_codes(1, int(seed)).float())
+        return to_numpy(carry(run.model, torch.cat(drawn), space))
+
+
+def _sheet(
     run: Run,
     pull: Pull | None,
-    first: int,
+    codes: np.ndarray,
     space: str,
     heat: float,
     rest: np.ndarray,
     edits: tuple,
     report: Report,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Seeds (rows, columns), their codes (n, dim) at a temperature of 1, and one sheet of their small pictures."""
+) -> np.ndarray:
+    """One image (channels, height, width) of the small pictures of all codes (n, dim), a row of seeds at a time."""
     import torch
 
-    from latentlab.analysis.inference import carry, to_numpy
     from latentlab.latents import temper
 
-    seeds = (first + np.arange(SIDE) + STRIDE * np.arange(SIDE)[:, None]) % (controls.LARGEST_SEED + 1)
-    drawn = []
-    with torch.inference_mode():
-        for n, seed in enumerate(seeds.ravel()):
-            drawn.append(run.model.sample_codes(1, int(seed)).float())
-            report(0.5 * n / seeds.size, "drawing seeds …")
-        plain = carry(run.model, torch.cat(drawn), space)
-        warm = plain if heat == 1.0 else temper(space_of(run.model, space), plain, heat)
-    codes = to_numpy(warm)
-    report(0.5, "drawing their pictures …")
-    pictures = sliders.decoded_all(
-        run, pull, np.concatenate([codes, np.repeat(rest[None], len(codes), axis=0)], axis=1), edits
-    )
+    if heat != 1.0:
+        codes = temper(space_of(run.model, space), torch.from_numpy(codes.copy()), heat).numpy()
+    numbers = np.concatenate([codes, np.repeat(rest[None], len(codes), axis=0)], axis=1)
+    rows = []
+    for n, row in enumerate(np.split(numbers, SIDE)):
+        report(n / SIDE, "drawing the seeds' small pictures …")
+        rows.append(sliders.decoded_all(run, pull, row, edits))
+    pictures = np.concatenate(rows)
     while max(pictures.shape[-2:]) > THUMBNAIL and not pictures.shape[-1] % 2 and not pictures.shape[-2] % 2:
         pictures = (pictures[..., ::2, :] + pictures[..., 1::2, :]) / 2
         pictures = (pictures[..., ::2] + pictures[..., 1::2]) / 2
     _, channels, high, wide = pictures.shape
     sheet = pictures.reshape(SIDE, SIDE, channels, high, wide).transpose(2, 0, 3, 1, 4)
-    return seeds, to_numpy(plain), sheet.reshape(channels, SIDE * high, SIDE * wide)
+    return sheet.reshape(channels, SIDE * high, SIDE * wide)
 
 
 def corners(where: Place) -> tuple[list[int], float, float]:

@@ -28,6 +28,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from latentlab.app.allowance import FETCHES
+
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
     from starlette.requests import Request as HttpRequest
@@ -238,15 +240,31 @@ async def pictures(request: HttpRequest) -> Response:
     """GET /ll/pictures/<token>?rows=3,17: small pictures of a map's points, for our own page alone."""
     if foreign(request):
         return PlainTextResponse("This page may not see these pictures.", 403)
-    return await run_in_threadpool(importlib.import_module("latentlab.app.mapping.pictures").answer, request)
+    kept = importlib.import_module("latentlab.app.mapping.pictures")
+    source = kept.sources.find(request.path_params["token"])  # before any thread is taken
+    if source is None:
+        return PlainTextResponse("These pictures are no longer kept; the page asks for them again.", 404)
+    if refusal := source.enter():
+        return PlainTextResponse(refusal, 429)
+    try:
+        return await run_in_threadpool(kept.answer, request, source)
+    finally:
+        source.leave()
 
 
 async def program(request: HttpRequest) -> Response:
     """GET /ll/program/<digest>: a session's decoder for the browser engine, for our own page alone."""
     if foreign(request):
         return PlainTextResponse("This page may not read this program.", 403)
+    programs = _browser_engine()
+    # Before the one thread that makes programs is taken.
+    session = _engine().registry.session(request.headers.get(programs.TOKEN, ""))
+    if session is None or session.closed:
+        return PlainTextResponse("This session has ended; the page opens a new one.", 404)
+    if not session.fetches.take():
+        return PlainTextResponse(f"A page fetches at most {session.fetches.most} programs a minute.", 429)
     return await asyncio.get_running_loop().run_in_executor(
-        _browser_engine().worker, _browser_engine().answer, request
+        programs.worker, programs.answer, request, session
     )
 
 
@@ -257,6 +275,8 @@ async def points(request: HttpRequest) -> Response:
     data = _engine().registry.blob(request.path_params["token"])
     if data is None:
         return PlainTextResponse("These points are no longer kept; the page asks for them again.", 404)
+    if not _engine().registry.may_fetch(request.path_params["token"]):
+        return PlainTextResponse(f"A page fetches the same points at most {FETCHES} times a minute.", 429)
     return Response(
         data,
         media_type="application/octet-stream",

@@ -73,7 +73,7 @@ def draw(first: Run, runs: Mapping[str, Run]) -> None:
     wide = {name: run for name, run in runs.items() if state.encodes(run) and run.model.latent_space.dim > 1}
     data, why = state.dataset_or_reason(first)
     if data is None or len(wide) < 2:
-        st.caption(f"Maps need encoders with two latents or more, and the data. {why}")
+        st.caption(f"Maps need encoders with two latents or more, and the data. {controls.plainly(why)}")
         return
     maps: dict[str, SharedMap] = {}
     for name, run in wide.items():
@@ -90,7 +90,7 @@ def draw(first: Run, runs: Mapping[str, Run]) -> None:
     columns = st.columns(min(len(maps), 2))
     for k, (name, shown) in enumerate(maps.items()):
         with columns[k % len(columns)]:
-            st.markdown(f"**{name}**")
+            st.markdown(f"**{controls.plainly(name)}**")
             components.latent_map(
                 shown.points,
                 key=f"compare-map-{k}",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from latentlab.app import components, permalink, placing, state
+from latentlab.app import components, controls, permalink, placing, state
 from latentlab.app.components.mount import saved
 from latentlab.app.permalink import View
 
@@ -22,6 +22,7 @@ PAGES = ("traverse", "layers")
 """Pages whose state is more than their address says."""
 
 _SEEN, _REFUSED = "views-seen", "view-refused"
+_MOST_SEEN = 64
 
 
 def gather(run: Run) -> View:
@@ -55,10 +56,9 @@ def gather(run: Run) -> View:
 def follow() -> None:
     """Takes the state that the address carries over into the session, once, before any widget is drawn."""
     text = st.query_params.get(PARAMETER)
-    seen = st.session_state.setdefault(_SEEN, set())
-    if text is None or text in seen:
+    if text is None or text in st.session_state.get(_SEEN, ()):
         return
-    seen.add(text)
+    _remember(text)
     st.session_state.pop(_REFUSED, None)
     try:
         view = permalink.decode(text)
@@ -80,13 +80,19 @@ def follow() -> None:
             st.session_state["directions"] = [d.name for d in held.pull.directions]
 
 
+def _remember(text: str) -> None:
+    """Notes a state that the session has held, so that its address is not taken for a new link; the last ones do."""
+    others = [other for other in st.session_state.get(_SEEN, ()) if other != text]
+    st.session_state[_SEEN] = [*others, text][-_MOST_SEEN:]
+
+
 def refusal() -> None:
     """Says what was wrong with the link that the page was opened by, until it is put away."""
     sentence = st.session_state.get(_REFUSED)
     if sentence is None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.warning(f"{sentence} The page is shown without it.")
+        st.warning(f"{controls.plainly(sentence)} The page is shown without it.")
         st.button(
             "Close",
             key="close-refusal",
@@ -105,10 +111,12 @@ def checked(view: View) -> tuple[Run, placing.Held | None]:
     """
     asked = st.query_params.get("run", view.run)
     if asked != view.run:
-        raise ValueError(f"The link's state is of the run {view.run!r}, but the address asks for {asked!r}.")
+        raise ValueError(
+            f"The link's state is of the run {view.run[:60]!r}, but the address asks for {asked[:60]!r}."
+        )
     summary = state.runs().get(view.run)
     if summary is None or not summary.has_weights:
-        raise ValueError(f"The link is about the run {view.run!r}, which is not here.")
+        raise ValueError(f"The link is about the run {view.run[:60]!r}, which is not here.")
     run = state.open_run(view.run)
     if permalink.short(run.digest) != view.weights:
         raise ValueError(
@@ -124,7 +132,9 @@ def checked(view: View) -> tuple[Run, placing.Held | None]:
     if view.unit is not None and not (
         view.stage in shapes and shapes[view.stage] and view.unit < shapes[view.stage][0]
     ):
-        raise ValueError(f"The link looks at unit {view.unit} of {view.stage!r}, which this model has not.")
+        raise ValueError(
+            f"The link looks at unit {view.unit} of {str(view.stage)[:60]!r}, which this model has not."
+        )
     return run, None if view.z is None else _held(view, run)
 
 
@@ -213,7 +223,7 @@ def keep(run: Run) -> None:
     except ValueError:
         del st.query_params[PARAMETER]
         return
-    st.session_state.setdefault(_SEEN, set()).add(text)
+    _remember(text)
     if st.query_params[PARAMETER] != text:
         st.query_params[PARAMETER] = text
 

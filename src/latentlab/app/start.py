@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 
 from latentlab.app import state, theme
-from latentlab.app.controls import LARGEST_SEED
+from latentlab.app.controls import LARGEST_SEED, plainly
 from latentlab.latents.blending import has_temperature
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def starting_point(run: Run) -> Start:
             )
             temperature_slider(run)
     if data is None:
-        st.caption(f"No image to start from: {missing}")
+        st.caption(f"No image to start from: {plainly(missing)}")
     elif not can_encode:
         st.caption(
             "This model has no encoder, so it can't read a latent off an image; Image looks for one by inversion."
@@ -298,7 +298,8 @@ def _factor_picker(data: FactorDataset, index: int) -> None:
         found = image_with(data, index, name, value)
         if found is None:
             names = data.categories.get(name)
-            st.toast(f"No image of {data.name} has {name} {names[value] if names else value}.")
+            wanted = f"{name} {names[value] if names else value}"
+            st.toast(plainly(f"No image of {data.name} has {wanted}."))
         else:
             _choose(found)
 
@@ -356,4 +357,5 @@ def reading_of(run: Run, start: Start) -> None:
     if start.index is None:
         return
     words = factor_words(state.dataset(run), start.index)
-    st.caption(f"Image {start.index:,} of {run.config.data.name}" + (f": {words}" if words else "."))
+    told = f"Image {start.index:,} of {run.config.data.name}" + (f": {words}" if words else ".")
+    st.caption(plainly(told))

@@ -201,6 +201,23 @@ def _computed(digest: str, question: str, arguments: Hashable, _call: Callable[[
     return _call()
 
 
+def checkpoint(run: Run, step: int) -> Run:
+    """The run at an earlier step, opened once: a live session ends when its model becomes another object.
+
+    Raises:
+        ValueError: if no weights of that step were kept.
+        OSError: if they can't be read.
+    """
+    return _checkpoint(run.digest, step, run)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _checkpoint(digest: str, step: int, _run: Run) -> Run:
+    earlier = _run.at(step)
+    earlier.model  # noqa: B018 (loaded here, once, so that no two sessions load it together)
+    return earlier
+
+
 def directions(run: Run) -> tuple[Direction, ...]:
     """The directions that were saved for these weights, by name; none where their file can't be read."""
     from latentlab.analysis.direction import load_directions

@@ -48,7 +48,7 @@ def offer(values: dict, put: Callable[[dict], None]) -> None:
         controls.watch(task)
         return
     if task.error:
-        st.error(task.error)
+        st.error(controls.plainly(task.error))
         return
     found = task.result
     ways = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from latentlab.app import training_advice
+from latentlab.app import controls, training_advice
 from latentlab.app.configuration import (
     Field,
     fields_of,
@@ -72,12 +72,12 @@ def draw() -> Experiment | None:
             "Press Ctrl+Enter to take a change.",
         )
         if wrong := st.session_state.get(WRONG):
-            st.error(f"{wrong} The form keeps the values before.")
+            st.error(f"{controls.plainly(wrong)} The form keeps the values before.")
             return None
         try:
             return Experiment.from_dict(values)
         except (ValueError, TypeError) as error:
-            st.error(str(error))
+            st.error(controls.plainly(error))
             return None
 
 

@@ -164,16 +164,18 @@ class TrainingJob:
 
 
 def read_job(folder: Path) -> TrainingJob | None:
-    """The last process that trained the run in a folder; None where none is noted, or the note is a copy's."""
+    """The last process that trained the run in a folder; None where none is noted.
+
+    A living process is believed only in the folder that it was started for: a copy of that one's note would hand
+    somebody else's training over to be stopped.
+    """
     from latentlab.runs import read_text
 
     try:
         kept = json.loads(read_text(folder / JOB))
         origin = TERMINAL if kept.get("origin") == TERMINAL else EXPLORER
-        if origin == TERMINAL and kept.get("folder") != folder_identity(folder):
-            return None
         outcome = str(kept.get("outcome", ""))
-        return TrainingJob(
+        job = TrainingJob(
             folder,
             int(kept["pid"]),
             str(kept["birth"]),
@@ -184,8 +186,17 @@ def read_job(folder: Path) -> TrainingJob | None:
             outcome if outcome in ("finished", "stopped", "failed") else "",
             str(kept.get("sentence", ""))[:500],
         )
+        return None if job.alive and not _of_this_folder(job, kept.get("folder")) else job
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _of_this_folder(job: TrainingJob, identity: str | None) -> bool:
+    """Whether a living process trains the run whose folder its note lies in."""
+    if identity is not None:
+        return identity == folder_identity(job.folder)
+    # A note from before folders were named in it: the process itself has listed where its run lies.
+    return any(t.pid == job.pid and t.folder == job.folder.resolve() for t in all_trainings())
 
 
 def list_jobs(runs: Path) -> list[TrainingJob]:
@@ -361,7 +372,7 @@ def _launch(folder: Path, device: str, lock: IO[str]) -> TrainingJob:
         job = TrainingJob(folder, process.pid, process_birth(process.pid) or "", device, begun, begins)
         with atomic_write(folder / JOB, "w") as file:
             kept = {k: v for k, v in asdict(job).items() if k not in ("folder", "outcome", "told")}
-            json.dump(kept, file, indent=1)
+            json.dump({**kept, "folder": folder_identity(folder)}, file, indent=1)
     # Collects the process when it ends, should this one still be there.
     threading.Thread(target=process.wait, daemon=True, name="latentlab-training").start()
     return job

@@ -2,8 +2,8 @@
 
 Little-endian. Request: id (u32), flags (u16), dim (u16), then dim float32 (none: the session's own input). Answer:
 header length (u32), header (JSON), then the parts' bytes one after the other, as the header's ``parts`` lay out:
-images as raw uint8 (height, width, channels) up to 128 pixels a side and JPEG above, feature sheets as uint8
-(units, height, width), unit statistics as float32 (units, 3).
+images as raw uint8 (height, width, channels) up to 128 pixels a side and JPEG above, unless they are wanted raw;
+feature sheets as uint8 (units, height, width), unit statistics as float32 (units, 3).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from PIL import Image
 
 HEADER = struct.Struct("<IHH")
 WANT_IMAGE, WANT_ORIGINAL, WANT_SHEET = 1, 2, 4
+WANT_RAW = 8  # beside the former: images as they are, whatever their size
 MAX_UNITS_SHOWN = 4096
 MAX_SHEET_BYTES = 512 * 1024
 RAW_SIDE = 128
@@ -48,8 +49,9 @@ class Request:
         if len(message) < HEADER.size:
             raise ValueError(f"A request has at least {HEADER.size} bytes; got {len(message)}.")
         request, flags, count = HEADER.unpack_from(message)
-        if flags == 0 or flags & ~(WANT_IMAGE | WANT_ORIGINAL | WANT_SHEET):
-            raise ValueError(f"A request's flags are a sum of 1, 2 and 4; got {flags}.")
+        wanted = flags & ~WANT_RAW
+        if wanted == 0 or wanted & ~(WANT_IMAGE | WANT_ORIGINAL | WANT_SHEET):
+            raise ValueError(f"A request's flags are a sum of 1, 2 and 4, and 8 for raw images; got {flags}.")
         if count not in (0, dim):
             raise ValueError(f"This model's code has {dim} numbers; the request has {count}.")
         if len(message) != HEADER.size + 4 * count:
@@ -71,15 +73,20 @@ def first_tensor(state: Any) -> torch.Tensor:
     return max((t for t in state if isinstance(t, torch.Tensor)), key=lambda t: t.ndim)
 
 
-def pack_image(image: np.ndarray) -> dict[str, Any]:
-    """One image (channels, height, width) in [0, 1] as a part: raw uint8 up to 128 pixels a side, else JPEG."""
+def pack_image(image: np.ndarray, raw: bool = False) -> dict[str, Any]:
+    """One image (channels, height, width) in [0, 1] as a part.
+
+    Args:
+        image: its channels beyond three, or beyond one of two, are left out.
+        raw: as uint8 whatever its size; else only up to 128 pixels a side, and as JPEG above.
+    """
     pixels = np.nan_to_num(np.moveaxis(np.asarray(image, np.float32), 0, -1), nan=0.0)
     if pixels.shape[-1] not in (1, 3):
         pixels = pixels[..., :3] if pixels.shape[-1] > 3 else pixels[..., :1]
     pixels = np.ascontiguousarray((pixels.clip(0.0, 1.0) * 255.0 + 0.5).astype(np.uint8))
     height, width, channels = pixels.shape
     part: dict[str, Any] = {"w": width, "h": height, "c": channels, "format": "raw"}
-    if max(height, width) <= RAW_SIDE:
+    if raw or max(height, width) <= RAW_SIDE:
         return {**part, "data": pixels.tobytes()}
     out = io.BytesIO()
     Image.fromarray(pixels if channels == 3 else pixels[..., 0]).save(out, "JPEG", quality=JPEG_QUALITY)

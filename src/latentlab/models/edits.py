@@ -17,6 +17,14 @@ import torch
 from torch import Tensor
 
 OPERATIONS = ("ablate", "set", "scale", "shift", "replace")
+LONGEST_TOLD = 120
+"""Characters of a wrong value that a message repeats."""
+
+
+def brief(value: Any) -> str:
+    """A value as it is written, for a sentence: cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_TOLD else f"{text[: LONGEST_TOLD - 1]}…"
 
 
 @dataclass(frozen=True)
@@ -48,13 +56,15 @@ class Edit:
 
     def __post_init__(self) -> None:
         if not isinstance(self.stage, str) or self.stage.count(".") < 1:
-            raise ValueError(f"An edit's stage is an address such as 'generator.block2'; got {self.stage!r}.")
+            raise ValueError(
+                f"An edit's stage is an address such as 'generator.block2'; got {brief(self.stage)}."
+            )
         if self.operation not in OPERATIONS:
             raise ValueError(
-                f"An edit's operation is one of {', '.join(OPERATIONS)}; got {self.operation!r}."
+                f"An edit's operation is one of {', '.join(OPERATIONS)}; got {brief(self.operation)}."
             )
         for name in ("value", "amount"):
-            number = float(getattr(self, name))
+            number = _number(name, getattr(self, name))
             if not math.isfinite(number):
                 raise ValueError(f"An edit's {name} must be a finite number; got {number}.")
             object.__setattr__(self, name, number)
@@ -63,7 +73,7 @@ class Edit:
         if self.units is not None:
             object.__setattr__(self, "units", _whole_numbers(self.units))
             if any(u < 0 for u in self.units):
-                raise ValueError(f"An edit's units are counted from 0; got {self.units}.")
+                raise ValueError(f"An edit's units are counted from 0; got {brief(self.units)}.")
         if self.region is not None:
             rows = tuple(_numbers("region", row) for row in _sequence("region", self.region))
             widths = {len(row) for row in rows}
@@ -151,17 +161,18 @@ class Edit:
         """
         known = set(cls.__dataclass_fields__)
         if not isinstance(spec, dict) or not set(spec) <= known or "stage" not in spec:
-            raise ValueError(f"An edit has the keys {sorted(known)}, 'stage' among them; got {spec!r}.")
+            raise ValueError(f"An edit has the keys {sorted(known)}, 'stage' among them; got {brief(spec)}.")
         try:
             return cls(**spec)
         except (TypeError, OverflowError) as error:
-            raise ValueError(f"An edit could not be read from {spec!r}: {error}.") from None
+            why = str(error)[:LONGEST_TOLD]
+            raise ValueError(f"An edit could not be read from {brief(spec)}: {why}.") from None
 
 
 def _sequence(name: str, values: Any) -> Iterable:
     """Refuses a text, which would pass as its characters."""
     if isinstance(values, (str, bytes)):
-        raise ValueError(f"An edit's {name} must be numbers; got the text {values!r}.")
+        raise ValueError(f"An edit's {name} must be numbers; got the text {brief(values)}.")
     return values
 
 
@@ -170,11 +181,20 @@ def _whole_numbers(units: Any) -> tuple[int, ...]:
         several = _sequence("units", (units,) if isinstance(units, int) else units)
         return tuple(sorted({operator.index(u) for u in several}))
     except TypeError:
-        raise ValueError(f"An edit's units are whole numbers, such as 12 or (1, 2); got {units!r}.") from None
+        raise ValueError(
+            f"An edit's units are whole numbers, such as 12 or (1, 2); got {brief(units)}."
+        ) from None
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:
-    return tuple(float(v) for v in _sequence(name, values))
+    return tuple(_number(name, v) for v in _sequence(name, values))
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(f"An edit's {name} must be a number or numbers; got {brief(value)}.") from None
 
 
 def edits_to_json(edits: Iterable[Edit]) -> str:

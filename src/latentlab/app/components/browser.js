@@ -1,10 +1,10 @@
 // The server's engine until the browser can do it: the program of the session's decoder is fetched while the server
-// draws, runs in a Worker, proves itself on a picture that the server drew, and then draws all plain pictures.
+// draws, runs in a Worker, proves itself on a picture that the server drew and sent as it is, and then draws all plain
+// pictures.
 //
 // The server's connection stays: it says when edits change, and draws again whenever the browser can't.
 LL.engines.server = ((Server) => {
   const LARGEST = 2; // levels of 255 that a picture may be away from the server's, which rounds once more
-  const LARGEST_MEAN = 6; // where the server's was a JPEG
   const DOUBTS = 3; // edits may change between two pictures
   const PATIENCE = 60_000; // milliseconds
 
@@ -27,11 +27,17 @@ LL.engines.server = ((Server) => {
     draw(request) {
       this.latest = { ...request, at: performance.now() };
       if (this.browser && this.plain(request)) this.browser.draw(this.latest);
-      else super.draw(request);
+      else this.byServer(request);
+    }
+
+    // While the browser has to prove itself, no picture comes as a JPEG.
+    byServer(request) {
+      const raw = this.decoder && !this.browser && this.plain(request) ? LL.WANT_RAW : 0;
+      super.draw({ ...request, flags: request.flags | raw });
     }
 
     plain({ z, flags }) {
-      return Boolean(z) && flags === LL.WANT_IMAGE && (!this.decoder || z.length === this.decoder.inputs);
+      return Boolean(z) && (flags & ~LL.WANT_RAW) === LL.WANT_IMAGE && (!this.decoder || z.length === this.decoder.inputs);
     }
 
     // A view that tells the server more than codes is one that only the server knows.
@@ -47,7 +53,7 @@ LL.engines.server = ((Server) => {
       await super.frame(parts, info);
       if (!plain || this.pinned) return;
       if (!this.asked) this.ask();
-      else if (this.decoder && !this.browser) this.prove(parts.image, info.request);
+      else if (this.decoder && !this.browser && parts.image.format === "raw") this.prove(parts.image, info.request);
     }
 
     // ---- what the server offers ----
@@ -95,7 +101,7 @@ LL.engines.server = ((Server) => {
       if (this.digest !== digest || this.ended) return decoder.close();
       decoder.edits = this.offer.edits;
       this.decoder = decoder;
-      super.draw(this.latest); // the picture to prove itself on
+      this.byServer(this.latest); // the picture to prove itself on
     }
 
     async fetch(digest, size) {
@@ -121,11 +127,11 @@ LL.engines.server = ((Server) => {
       const server = await LL.pixels(image), answer = await decoder.job("proof", { codes: [z], edits });
       this.proving = false;
       if (this.decoder !== decoder || this.browser || this.ended) return;
-      const { most, mean } = LL.apart(server, LL.picture(answer, answer.images[0]));
-      if (image.format === "jpeg" ? mean <= LARGEST_MEAN : most <= LARGEST) return this.takeOver(image.format === "jpeg" ? null : most);
+      const most = LL.apart(server, LL.picture(answer, answer.images[0]));
+      if (most <= LARGEST) return this.takeOver(most);
       if (++this.doubts >= DOUBTS) return this.fail(`its picture is ${most} of 255 levels away from the server's`);
       this.ask();
-      super.draw(this.latest);
+      this.byServer(this.latest);
     }
 
     takeOver(most) {
@@ -135,7 +141,7 @@ LL.engines.server = ((Server) => {
         frame: (parts, info) => { if (this.browser) return this.on.frame(parts, info); } });
       const waiting = this.next ?? this.flying;
       this.next = null;
-      this.on.status?.("browser", most == null ? "" : `At most ${most} of 255 levels from the server's picture`);
+      this.on.status?.("browser", `At most ${most} of 255 levels from the server's picture`);
       if (waiting) this.browser.draw(waiting);
       super.control({ type: "rest" });
     }
@@ -149,7 +155,7 @@ LL.engines.server = ((Server) => {
       this.on.status?.("server", why);
       if (!drawing) return;
       if (this.cut) this.refresh();
-      if (this.latest) super.draw(this.latest);
+      if (this.latest) this.byServer(this.latest);
     }
 
     fail(sentence) {
@@ -182,14 +188,10 @@ LL.unpack = (data) => {
     program: { ...program, steps: part("steps"), weights: part("weights") } };
 };
 
-// How far two pictures are apart, in levels of 255.
+// How far two pictures are apart at most, in levels of 255.
 LL.apart = (a, b) => {
-  if (a.w !== b.w || a.h !== b.h) return { most: 255, mean: 255 };
-  let most = 0, sum = 0;
-  for (let i = 0; i < a.rgba.length; i++) {
-    const away = Math.abs(a.rgba[i] - b.rgba[i]);
-    most = Math.max(most, away);
-    sum += away;
-  }
-  return { most, mean: sum / a.rgba.length };
+  if (a.w !== b.w || a.h !== b.h) return 255;
+  let most = 0;
+  for (let i = 0; i < a.rgba.length; i++) most = Math.max(most, Math.abs(a.rgba[i] - b.rgba[i]));
+  return most;
 };

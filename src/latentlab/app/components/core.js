@@ -7,7 +7,7 @@
 const LL = (() => {
   "use strict";
 
-  const WANT_IMAGE = 1, WANT_ORIGINAL = 2, WANT_SHEET = 4;
+  const WANT_IMAGE = 1, WANT_ORIGINAL = 2, WANT_SHEET = 4, WANT_RAW = 8;
   const views = {};
 
   // ---- measurement ----------------------------------------------------------------------------------------
@@ -495,7 +495,7 @@ const LL = (() => {
   }
 
   return {
-    WANT_IMAGE, WANT_ORIGINAL, WANT_SHEET, HEAT, SEQUENTIAL, DIVERGING, History, Seat, addresses, button, bytes,
+    WANT_IMAGE, WANT_ORIGINAL, WANT_SHEET, WANT_RAW, HEAT, SEQUENTIAL, DIVERGING, History, Seat, addresses, button, bytes,
     category, clamp, copyButton, copyText, css, debounce, el, engines, expand, fit, format, hex, icon, keys, measured, metrics, paint,
     pixels, random, record, revive, statusLine, theme, views,
     mount: (kind, root, host) => new views[kind](root, host),

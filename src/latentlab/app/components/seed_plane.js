@@ -14,7 +14,7 @@ LL.views.seed_plane = class {
       ready: () => { if (this.seat.engine.kind !== "rerun" || !this.host.data.image) this.draw(); },
       frame: (parts, info) => this.frame(parts, info),
       live: () => this.send(),
-      changed: () => {},
+      changed: () => this.draw(),
       status: (kind, why) => this.status.kind(kind, why),
       error: (sentence) => this.status.error(sentence),
     });
@@ -47,17 +47,20 @@ LL.views.seed_plane = class {
   // ---- state ----
   adopt(data) {
     const fresh = this.revision !== data.revision;
-    this.lattice = `${data.revision}|${data.codes}` === this.of ? this.lattice : this.read(data);
-    this.of = `${data.revision}|${data.codes}`;
+    const of = [data.revision, data.temperature, JSON.stringify(data.blocks), data.codes].join("|");
+    if (of !== this.of) this.lattice = this.read(data);
+    this.of = of;
     this.rest = data.rest;
     if (fresh) {
       this.revision = data.revision;
       [this.x, this.y] = [data.x, data.y];
+      this.sheet = this.sheetOf = null;
     }
-    const key = data.sheet ? `${data.sheet.w}|${data.sheet.data.length}|${data.revision}|${JSON.stringify(data.rest)}` : "";
-    if (data.sheet && key !== this.sheetOf) {
-      this.sheetOf = key;
+    // While the small pictures are drawn anew, the last ones of the same seeds stay.
+    if (data.sheet && data.sheet_digest !== this.sheetOf) {
+      this.sheetOf = data.sheet_digest;
       LL.pixels(LL.revive(data.sheet)).then((image) => {
+        if (this.sheetOf !== data.sheet_digest) return;
         const canvas = document.createElement("canvas");
         LL.paint(canvas, image);
         this.sheet = canvas;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def seed_plane(
     *,
     key: str,
     image_shape: Sequence[int],
-    sheet: np.ndarray,
+    sheet: np.ndarray | None,
     revision: str,
     rest: Sequence[float] = (),
     temperature: float = 1.0,
@@ -77,7 +78,8 @@ def seed_plane(
         place: where to start, taken at first and whenever ``revision`` changes.
         key: Streamlit's key, unique on the page.
         image_shape: (channels, height, width) of the model's images.
-        sheet: one image (channels, height, width) in [0, 1] with a small picture for each seed.
+        sheet: one image (channels, height, width) in [0, 1] with a small picture for each seed; None while there is
+            none, which leaves the last one of the same ``revision`` where it is.
         revision: names the lattice; change it with the seeds.
         rest: numbers that follow each code.
         temperature: of the blended codes.
@@ -102,6 +104,9 @@ def seed_plane(
             "x": place.x,
             "y": place.y,
             "sheet": image_data(sheet),
+            "sheet_digest": None
+            if sheet is None
+            else hashlib.blake2b(np.ascontiguousarray(sheet).tobytes(), digest_size=16).hexdigest(),
             "image_shape": list(image_shape),
             "token": token,
             "base": base_path(),

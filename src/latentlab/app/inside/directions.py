@@ -97,7 +97,8 @@ def one(look: Look, call: Call, result: Any) -> None:
             "Save", key="direction-save", help="Keeps it in the workspace, as a slider on Traverse."
         ):
             state.save_direction(look.run, result.direction(chosen).named(name.strip() or chosen))
-            st.toast(f"Saved “{name.strip() or chosen}”: choose it under Directions on the Traverse page.")
+            told = controls.plainly(name.strip() or chosen)
+            st.toast(f"Saved “{told}”: choose it under Directions on the Traverse page.")
     way = Made(
         f"found.direction({chosen!r})",
         lambda: result.direction(chosen),
@@ -140,7 +141,8 @@ def saved(look: Look) -> None:
         for direction in kept:
             place = direction.stage or (direction.space or "").upper()
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                st.markdown(f"{direction.name} · {direction.method} in {place}", width="stretch")
+                told = f"{direction.name} · {direction.method} in {place}"
+                st.markdown(controls.plainly(told), width="stretch")
                 st.button(
                     "Remove",
                     key=f"forget-{direction.name}",

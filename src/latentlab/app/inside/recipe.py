@@ -22,7 +22,7 @@ def draw(look: Look) -> None:
     if edits:
         for number, edit in enumerate(edits):
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                st.markdown(f"{number + 1}. {edit_words(edit)}", width="stretch")
+                st.markdown(f"{number + 1}. {controls.plainly(edit_words(edit))}", width="stretch")
                 st.button(
                     "Remove",
                     key=f"drop-{number}",

@@ -30,12 +30,12 @@ SEARCHED = 512  # inputs looked through for those that excite a unit most
 
 def card(look: Look) -> None:
     """The card of the unit that was clicked; one view is computed at a time."""
-    unit, name = look.unit, look.stage.split(".", 1)[1]
+    unit = look.unit
     if unit is None:
         return
     with st.container(border=True, key="unit-card"):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.markdown(f"**Unit {unit}** of {look.network}.{name}", width="content")
+            st.markdown(f"**Unit {unit}** of {controls.plainly(look.stage)}", width="content")
             off = _is_off(look)
             st.button(
                 "Switch on" if off else "Switch off",
@@ -200,7 +200,7 @@ def concept(look: Look, unit: int) -> None:
         "p": Number(("p_value", unit)),
     }
     words = "matches" if result.best_iou[unit] > result.best_chance[unit] else "matches no better than chance"
-    st.markdown(f"Its map {words} **{name}** ({level}).")
+    st.markdown(f"Its map {words} **{controls.plainly(name)}** ({controls.plainly(level)}).")
     figures.numbers_with_code(call, result, numbers, "unit-concept")
     order = np.argsort(-result.iou[unit])[:8]
     figures.bars(

@@ -80,7 +80,7 @@ def growing(view: MapView, errors: bool = False, measured: int = 0) -> None:
             state.forget_job(view.at, question, begin)
             if task.error:
                 st.session_state[flag] = True
-                st.error(task.error)
+                st.error(controls.plainly(task.error))
                 return
         st.progress(done / max(total, 1), text=_words(view, question, what, done, total), width="stretch")
         st.button("Stop", key="grow-stop", on_click=_stop, args=(flag, task))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latentlab.app import engine
+from latentlab.app.allowance import Allowance
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -27,6 +28,8 @@ MOST_ROWS = 256
 MOST_SOURCES = 256
 SIDE = 64  # larger pictures are averaged down to at most this
 KEPT = 3600.0  # seconds since a source was last used
+ANSWERS, SPAN = 6000, 10.0  # of a source, in seconds: ten times a batch at every frame that a screen shows
+MOST_AT_ONCE = 4  # of a source, drawn or waiting for their turn
 _PATIENCE = 5.0
 
 Draw = Callable[[np.ndarray], np.ndarray]
@@ -41,6 +44,21 @@ class _Source:
     rows: int
     touched: float = field(default_factory=time.monotonic)
     turn: threading.Lock = field(default_factory=threading.Lock)
+    answers: Allowance = field(default_factory=lambda: Allowance(ANSWERS, SPAN))
+    inside: int = 0
+
+    def enter(self) -> str:
+        """Lets one more request in, which ``leave``s again; else one sentence that says why not."""
+        if self.inside >= MOST_AT_ONCE:
+            return f"A page asks for one batch of pictures after the other; {self.inside} are being drawn."
+        if not self.answers.take():
+            return f"A page asks for pictures at most {ANSWERS:,} times in {SPAN:g} seconds."
+        self.inside += 1
+        return ""
+
+    def leave(self) -> None:
+        """Counts a request out again."""
+        self.inside -= 1
 
 
 class Sources:
@@ -123,13 +141,10 @@ def pack(images: np.ndarray, side: int = SIDE) -> bytes:
     return struct.pack("<I", len(header)) + header + pixels.tobytes()
 
 
-def answer(request: Request) -> Response:
-    """GET /ll/pictures/<token>?rows=…, checked by the server already; runs in a thread of the server's pool."""
+def answer(request: Request, source: _Source) -> Response:
+    """GET /ll/pictures/<token>?rows=…, let in by the server already; runs in a thread of the server's pool."""
     from starlette.responses import PlainTextResponse, Response
 
-    source = sources.find(request.path_params["token"])
-    if source is None:
-        return PlainTextResponse("These pictures are no longer kept; the page asks for them again.", 404)
     try:
         rows = read_rows(request.query_params.get("rows", ""), source.rows)
     except ValueError as error:

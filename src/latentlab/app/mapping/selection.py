@@ -168,6 +168,6 @@ def direction_form(view: MapView, groups: Sequence[kept.ImageGroup]) -> None:
     state.save_direction(view.run, found.direction(0))
     numbers = found.certificate
     st.success(
-        f"Kept as “{found.names[0]}”: the means lie {numbers['distance']:.2f} apart "
+        f"Kept as “{controls.plainly(found.names[0])}”: the means lie {numbers['distance']:.2f} apart "
         f"(groups mixed at random: {numbers['shuffled_distance'][0]:.2f}, p = {numbers['p_value']:.3f})."
     )

@@ -41,7 +41,8 @@ def show_point(view: MapView, row: int) -> None:
     with right:
         controls.show(state.picture(decoded, scale), f"Reconstruction of image {index}", "reconstruction")
     words = factor_words(view.data, index)
-    st.caption(f"Image {index:,} of {run.config.data.name}" + (f": {words}" if words else ""))
+    told = f"Image {index:,} of {run.config.data.name}" + (f": {words}" if words else "")
+    st.caption(controls.plainly(told))
     controls.figures(
         {
             "KL": f"{float(store.kl[row]):.1f} nats",

@@ -100,14 +100,7 @@ def at_step(run: Run, name: str, place_in_row: int) -> Run:
     )
     if step == LAST:
         return run
-    number = int(str(step).replace(",", ""))
-
-    def opened() -> Run:
-        earlier = run.at(number)
-        earlier.model  # noqa: B018 (loaded once for all reruns)
-        return earlier
-
-    return state.computed(run, "checkpoint", number, opened)
+    return state.checkpoint(run, int(str(step).replace(",", "")))
 
 
 @st.fragment
@@ -189,10 +182,10 @@ def matchings(first: Run, others: dict[str, Run], jobs: dict[str, Job | None]) -
         if linking.same_kind(first, other):
             st.caption("Two steps of one training: the sliders move the latents of the same number.")
         else:
-            st.caption(f"Not matched: {why}.")
+            st.caption(f"Not matched: {controls.plainly(why)}.")
         return
     if job.error:
-        st.error(job.error)
+        st.error(controls.plainly(job.error))
         return
     if not job.done or job.result is None:
         st.caption("The latents are being matched …")

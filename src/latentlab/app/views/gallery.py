@@ -80,14 +80,14 @@ def cards(summaries: dict[str, RunSummary]) -> None:
                 except Exception as error:  # whatever one run holds, the others are shown
                     logger.exception("The card of %s failed", address)
                     why = " ".join(str(error).split())
-                    st.error(f"This run can't be shown ({type(error).__name__}: {why}).")
+                    st.error(controls.plainly(f"This run can't be shown ({type(error).__name__}: {why})."))
 
 
 def card(address: str, summary: RunSummary) -> None:
     """One run: what it is, what it draws, its figures, and the ways in; or why it can't be opened."""
-    st.markdown(f"**{address.removeprefix('zoo:').removeprefix('brought:')}**")
+    st.markdown(f"**{controls.plainly(address.removeprefix('zoo:').removeprefix('brought:'))}**")
     if summary.error:
-        st.error(summary.error)
+        st.error(controls.plainly(summary.error))
         return
     chips(summary)
     if not summary.has_weights:
@@ -99,7 +99,7 @@ def card(address: str, summary: RunSummary) -> None:
         picture = state.computed(run, "sheet", (SAMPLES, seed), lambda: sample_sheet(run, seed))
         figures, has_card = key_figures(run), bool(run.card)
     except state.USER_ERRORS as error:
-        st.error(str(error))
+        st.error(controls.plainly(error))
         return
     st.image(picture, alt=f"Images drawn by {address}", width="stretch")
     controls.figures(figures)
@@ -126,9 +126,9 @@ def chips(summary: RunSummary) -> None:
     if experiment is None:
         return
     with st.container(horizontal=True, gap="xsmall"):
-        st.badge(experiment.data.name, color="blue", help="Data set")
+        st.badge(controls.plainly(experiment.data.name), color="blue", help="Data set")
         st.badge(experiment.model.family, color="violet", help="Model")
-        told = controls.objective_name(experiment)
+        told = controls.plainly(controls.objective_name(experiment))
         # One line of chips, so that the pictures of a row stand side by side.
         short = ", ".join(told.split(", ")[:2]).removeprefix("adversarial, ")
         st.badge(short, color="gray", help=f"Objective and its settings: {told}")
@@ -172,7 +172,7 @@ def export() -> None:
         return
     name = address.removeprefix("zoo:").removeprefix("brought:")
 
-    @st.dialog(f"Export {name}", width="large", on_dismiss=_dismiss)
+    @st.dialog(f"Export {controls.plainly(name)}", width="large", on_dismiss=_dismiss)
     def show() -> None:
         with controls.one_sentence():
             exporting.panel(state.open_run(address), export_forms.From(), "gallery")

@@ -106,12 +106,12 @@ def show(run: Run, report: Report) -> None:
         )
     refused = [row for row in report.rows if row.value is None]
     for row in refused:
-        st.caption(f"{row.label} has no value: {row.reason}")
+        st.caption(controls.plainly(f"{row.label} has no value: {row.reason}"))
     if report.factor_names:
         matrices(run, report)
         interventions(run, report)
     for note in report.notes:
-        st.caption(f"Note: {note}.")
+        st.caption(controls.plainly(f"Note: {note}."))
     compare(run, report)
     with st.expander("Protocol and numbers"):
         st.markdown(report.markdown())

@@ -51,7 +51,7 @@ def page() -> None:
         "Show", [NEW, OWN], required=True, key="train-view", bind="query-params", label_visibility="collapsed"
     )
     if said := st.session_state.pop("train-said", ""):
-        st.error(said)
+        st.error(controls.plainly(said))
     with controls.one_sentence():
         if view == NEW:
             new_training(jobs)
@@ -150,7 +150,7 @@ def follow(name: str, alive: bool) -> None:
         headline(job, now, run)
         buttons(name, job, now, (job.folder / WEIGHTS).is_file())
         if now in ("failed", "killed"):
-            st.error(job.sentence or KILLED)
+            st.error(controls.plainly(job.sentence or KILLED))
             if job.tail():
                 st.code("\n".join(job.tail()), language=None, wrap_lines=True)
         curves(run)

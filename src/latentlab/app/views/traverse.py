@@ -128,7 +128,7 @@ def explain(run: Run, task: state.Job | None, encoding: Encoding | None) -> None
     """One line on the order and range of the sliders, as they were drawn: the job may have ended since."""
     if task is None or task.error:
         why = "there are no encoded data to order them by" if task is None else task.error
-        st.caption(f"Sliders span the middle 98 % of the prior: {why}.")
+        st.caption(f"Sliders span the middle 98 % of the prior: {controls.plainly(why)}.")
     elif encoding is None:
         st.caption("Sliders span the prior until some data images are encoded.")
         controls.watch(task)
