@@ -365,7 +365,7 @@ def test_from_the_graph_to_a_units_card_to_what_the_image_loses_without_it(visit
     assert page.locator(".ll-chip").inner_text().startswith(f"{stage}: unit 2 off")
     assert page.get_by_role("button", name="Switch on").is_visible()
     shoot(page, "layers-card", tmp_path)
-    page.get_by_role("button", name="Code").last.click()
+    page.get_by_test_id("stMain").get_by_role("button", name="Code").last.click()
     page.get_by_text("analysis.compare_edits(").wait_for(timeout=120_000)
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Switch on").click()

@@ -263,7 +263,8 @@ def test_a_link_opens_the_same_picture_elsewhere(visit, run: Run) -> None:
     other = visit(link)
     ready(other)
     until(lambda: shows(other, run, z, edits))
-    assert code(other) == z and np.array_equal(pixels(other), pixels(page))
+    apart = np.abs(pixels(other).astype(int) - pixels(page))
+    assert code(other) == z and apart.max() <= 1  # one may be drawn in the browser, the other by the server
     assert not shows(other, run, z)  # the edit is seen
     assert other.get_by_label("lock z8").get_attribute("aria-pressed") == "true"
     assert other.locator("button.ll-lock[aria-pressed=true]").count() == 1
