@@ -314,7 +314,9 @@ LL.views.traverse = class {
       this.settled = Float32Array.from(this.z);
     }
     this.showHistory();
-    this.commit();
+    // Where Python draws, the picture waits for nothing else.
+    if (this.seat?.engine.kind === "rerun") this.send();
+    else this.commit();
   }
 
   settleSoon() {
