@@ -1,5 +1,6 @@
 """What `import latentlab` and `latentlab --help` cost, and that every public name leads somewhere."""
 
+import ast
 import importlib.metadata
 import json
 import subprocess
@@ -90,3 +91,35 @@ def test_the_runs_that_ship_are_small_and_hold_nothing_to_unpickle():
     for name, found in files.items():
         assert sum(path.stat().st_size for path in found) <= 3e6, name
         assert not {path.suffix for path in found} & {".ckpt", ".pt", ".pth", ".pkl", ".pickle"}, name
+
+
+def bare_parts(source: str) -> list[int]:
+    """Lines which import a part of scikit-learn, or UMAP that does, in a function which has not imported it whole."""
+    found = []
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        imports = [node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
+        whole = [
+            n.lineno
+            for n in imports
+            if isinstance(n, ast.Import) and any(a.name == "sklearn" for a in n.names)
+        ]
+        for node in imports:
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            parts = any(name.startswith("sklearn.") or name == "umap" for name in names)
+            if parts and not any(line < node.lineno for line in whole):
+                found.append(node.lineno)
+    return found
+
+
+def test_scikit_learn_is_imported_whole_before_its_parts():
+    # A part's import does not wait for the package's own where another thread is at that one: each then holds what
+    # the other wants, and Python lets one of them go on with half a module. The plain import of the package waits.
+    assert bare_parts("def f():\n    from sklearn.manifold import TSNE") == [2]
+    assert bare_parts("def f():\n    import umap\n    import sklearn") == [2]
+    assert bare_parts("def f():\n    import sklearn\n    from sklearn.manifold import TSNE") == []
+    package = Path(latentlab.__file__).parent
+    assert {
+        str(file): lines for file in package.rglob("*.py") if (lines := bare_parts(file.read_text()))
+    } == {}

@@ -213,6 +213,7 @@ def _split(labels: np.ndarray, held_out: float, rng: np.random.Generator) -> np.
 
 
 def _normal(x: np.ndarray, labels: np.ndarray, penalty: float, seed: int) -> np.ndarray:
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.svm import LinearSVC
 
     machine = LinearSVC(

@@ -107,11 +107,13 @@ def find_clusters(codes: np.ndarray, method: str = "kmeans", k: int = 8, *, seed
 
 def _fit(codes: np.ndarray, method: str, k: int, seed: int) -> np.ndarray:
     if method == "kmeans":
+        import sklearn
         from sklearn.cluster import KMeans
 
         starts: Any = 4  # scikit-learn's own annotations know only its defaults
         found = KMeans(k, n_init=starts, random_state=seed).fit_predict(codes)
     else:
+        import sklearn  # noqa: F401  (whole before its parts)
         from sklearn.cluster import HDBSCAN
 
         least = max(5, len(codes) // 100)
@@ -125,6 +127,7 @@ def _fit(codes: np.ndarray, method: str, k: int, seed: int) -> np.ndarray:
 
 
 def _silhouette(codes: np.ndarray, found: np.ndarray, seed: int) -> float | None:
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.metrics import silhouette_score
 
     rows = np.flatnonzero(found >= 0)

@@ -272,6 +272,7 @@ def _tree(
     profiles: np.ndarray, most: int, number: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Average linkage of 1 - correlation, the silhouette for each number of clusters tried, and the distances."""
+    import sklearn  # noqa: F401  (whole before its parts)
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
     from sklearn.metrics import silhouette_score

@@ -185,6 +185,7 @@ Basis = tuple[np.ndarray, np.ndarray]
 
 def _components(h: np.ndarray, n: int, seed: int) -> Basis:
     """Mean (p,) and the first principal components (n, p) of features (rows, p)."""
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.utils.extmath import randomized_svd
 
     mean = h.mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -83,6 +83,7 @@ def _umap_class() -> Any:
     with warnings.catch_warnings():
         # On import it warns that TensorFlow, which an unused part of it needs, is not there.
         warnings.simplefilter("ignore")
+        import sklearn  # noqa: F401  (whole before its parts)
         import umap as package
     return package.UMAP
 
@@ -96,6 +97,7 @@ def tsne(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Positions (n, dims) by t-SNE, from the principal components or from ``start`` (n, dims)."""
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.manifold import TSNE
 
     begin: Any = "pca"

@@ -83,6 +83,7 @@ def r2(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 def auc(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Area under the ROC curve of predictions of 0 and 1; NaN where only one of the two occurs."""
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(truth, predicted)) if 0 < truth.mean() < 1 else float("nan")

@@ -73,6 +73,7 @@ def fit_simple(
 
 def fit_ceiling(x: np.ndarray, y: np.ndarray, seed: int, binary: bool) -> Callable[[np.ndarray], np.ndarray]:
     """Boosted trees: about what any model could predict from these features and this many samples."""
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     if binary:
@@ -82,6 +83,7 @@ def fit_ceiling(x: np.ndarray, y: np.ndarray, seed: int, binary: bool) -> Callab
 
 
 def _linear(kind: str, x: np.ndarray, y: np.ndarray, names: Sequence[str], squares: bool) -> Simple:
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.linear_model import LogisticRegression, RidgeCV
 
     middle, spread = x.mean(axis=0), np.where(x.std(axis=0) > 1e-12, x.std(axis=0), 1.0)
@@ -101,6 +103,7 @@ def _linear(kind: str, x: np.ndarray, y: np.ndarray, names: Sequence[str], squar
 
 
 def _tree(x: np.ndarray, y: np.ndarray, names: Sequence[str], seed: int) -> Simple:
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.tree import DecisionTreeRegressor, export_text
 
     model = DecisionTreeRegressor(max_leaf_nodes=_LEAVES, min_samples_leaf=5, random_state=seed).fit(x, y)

@@ -37,6 +37,7 @@ def open_digits(split: str = "all", image_size: int = 32) -> ImageArray:
     Raises:
         ValueError: Unknown split or image size.
     """
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.datasets import load_digits
 
     check_split("digits", split)

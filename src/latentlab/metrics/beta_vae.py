@@ -45,6 +45,7 @@ def beta_vae_score(
         raw, unstandardised differences as in Challenging common assumptions in the unsupervised learning of
         disentangled representations (Locatello et al., 2019).
     """
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 

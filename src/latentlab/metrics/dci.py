@@ -219,6 +219,7 @@ def _each_factor(
 def _reference(
     z: np.ndarray, v: np.ndarray, test_z: np.ndarray, test_v: np.ndarray, seed: int
 ) -> tuple[np.ndarray, float, float]:
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.ensemble import GradientBoostingClassifier
 
     model = GradientBoostingClassifier(random_state=seed).fit(z, v)
@@ -229,6 +230,7 @@ def _reference(
 def _lasso(
     z: np.ndarray, v: np.ndarray, test_z: np.ndarray, test_v: np.ndarray, seed: int
 ) -> tuple[np.ndarray, float, float]:
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.linear_model import Lasso
 
     return _regression(Lasso(alpha=_ALPHA), "coef_", z, v, test_z, test_v)
@@ -237,6 +239,7 @@ def _lasso(
 def _forest(
     z: np.ndarray, v: np.ndarray, test_z: np.ndarray, test_v: np.ndarray, seed: int
 ) -> tuple[np.ndarray, float, float]:
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.ensemble import RandomForestRegressor
 
     model = RandomForestRegressor(n_estimators=_TREES, max_depth=_DEPTH, random_state=seed)

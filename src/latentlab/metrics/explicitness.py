@@ -37,6 +37,7 @@ def explicitness(train_codes: Any, train_factors: Any, test_codes: Any, test_fac
         https://arxiv.org/abs/1802.05312. Regression and averaging as in Challenging common assumptions in the
         unsupervised learning of disentangled representations (Locatello et al., 2019).
     """
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 

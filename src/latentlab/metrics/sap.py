@@ -66,6 +66,7 @@ def _squared_correlation(z: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _accuracies(z: np.ndarray, v: np.ndarray, test_z: np.ndarray, test_v: np.ndarray) -> np.ndarray:
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 

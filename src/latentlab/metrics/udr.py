@@ -85,6 +85,7 @@ def _matrix(a: np.ndarray, b: np.ndarray, method: str, alpha: float) -> np.ndarr
         return np.zeros((a.shape[1], b.shape[1]))
     if method == "spearman":
         return np.abs(a.T @ b) / len(a)
+    import sklearn  # noqa: F401  (whole before its parts)
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import Lasso
 
