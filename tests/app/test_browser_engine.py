@@ -19,7 +19,7 @@ import torch
 from live import Client, served
 
 from latentlab.analysis.direction import Direction
-from latentlab.app import browser_engine, engine
+from latentlab.app import browser_engine, engine, live_session
 from latentlab.app.allowance import FETCHES
 from latentlab.app.browser_engine import Programs, offer
 from latentlab.app.pull import Pull
@@ -49,7 +49,7 @@ def small(seed: int = 0, **options: Any):
     )
 
 
-def session(model: Any, **options: Any) -> engine.LiveSession:
+def session(model: Any, **options: Any) -> live_session.LiveSession:
     return engine.Registry().open("one", "traverse", model, **{"drawing": "auto", **options})
 
 
@@ -235,7 +235,7 @@ def fetch(port: int, path: str, method: str = "GET", **headers: str) -> tuple[in
     return found
 
 
-def opened(model: Any, owner: str = "one", **options: Any) -> engine.LiveSession:
+def opened(model: Any, owner: str = "one", **options: Any) -> live_session.LiveSession:
     return engine.registry.open(owner, "traverse", model, z=np.zeros(4), **{"drawing": "auto", **options})
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from latentlab.app import allowance, engine, server, wire
+from latentlab.app import allowance, connection, engine, live_session, server, wire
 from latentlab.app.allowance import FETCHES, MINUTE
 from latentlab.latents import Block, LatentSpace
 from latentlab.models.edits import Edit
@@ -420,7 +420,7 @@ def test_a_token_is_required(port, registry, protocols):
         assert one.receive()["message"] == "This session has ended; the page opens a new one."
         with pytest.raises(ConnectionClosed) as closed:
             one.receive()
-        assert closed.value.rcvd.code == server.UNKNOWN_TOKEN
+        assert closed.value.rcvd.code == connection.UNKNOWN_TOKEN
     else:
         with pytest.raises(InvalidStatus):
             Client(port, "", protocols=protocols)
@@ -490,7 +490,7 @@ def test_an_error_inside_the_model_is_one_sentence_without_its_details(client):
 
 
 @pytest.mark.parametrize(
-    "message", [bytes(server.MAX_BINARY + 1), "x" * (server.MAX_TEXT + 1)], ids=["binary", "text"]
+    "message", [bytes(connection.MAX_BINARY + 1), "x" * (connection.MAX_TEXT + 1)], ids=["binary", "text"]
 )
 def test_an_oversized_message_ends_the_connection(client, message):
     one = client()
@@ -498,13 +498,13 @@ def test_an_oversized_message_ends_the_connection(client, message):
     assert "A message has at most" in one.receive()["message"]
     with pytest.raises(ConnectionClosed) as closed:
         one.receive()
-    assert closed.value.rcvd.code == server.TOO_BIG
+    assert closed.value.rcvd.code == connection.TOO_BIG
 
 
 def test_a_flood_is_slowed_down_then_cut_off(client, monkeypatch):
-    monkeypatch.setattr(server, "BURST", 50.0)
-    monkeypatch.setattr(server, "RATE", 20.0)
-    monkeypatch.setattr(server, "MAX_REFUSED", 300)
+    monkeypatch.setattr(connection, "BURST", 50.0)
+    monkeypatch.setattr(connection, "RATE", 20.0)
+    monkeypatch.setattr(connection, "MAX_REFUSED", 300)
     one = client()
     ping = json.dumps({"type": "ping"})
     for _ in range(150):
@@ -521,12 +521,12 @@ def test_a_flood_is_slowed_down_then_cut_off(client, monkeypatch):
             one.socket.send(ping)
         while True:
             one.receive()
-    assert closed.value.rcvd is None or closed.value.rcvd.code == server.POLICY
+    assert closed.value.rcvd is None or closed.value.rcvd.code == connection.POLICY
 
 
 def test_noise_never_brings_the_server_down(client, monkeypatch):
-    monkeypatch.setattr(server, "RATE", 1e9)
-    monkeypatch.setattr(server, "BURST", 1e9)
+    monkeypatch.setattr(connection, "RATE", 1e9)
+    monkeypatch.setattr(connection, "BURST", 1e9)
     rng = np.random.default_rng(0)
     one = client(z=[0, 0, 0])
     for _ in range(300):
@@ -561,12 +561,12 @@ def test_edits_that_replace_are_fewer_than_others(registry):
     session = registry.open("anna", "layers", Planted())
     replace = {"stage": "generator.plan", "operation": "replace", "source": [0.0, 0.0, 0.0]}
     others = [{"stage": "generator.plan", "units": [0]}] * 200
-    most = [replace] * engine.MAX_REPLACEMENTS
-    assert len(session.check_edits(most + others)) == engine.MAX_REPLACEMENTS + 200
+    most = [replace] * live_session.MAX_REPLACEMENTS
+    assert len(session.check_edits(most + others)) == live_session.MAX_REPLACEMENTS + 200
     with pytest.raises(ValueError, match=r"At most 16 edits may replace by another sample.*; got 17"):
         session.check_edits([*others, *most, replace])
     with pytest.raises(ValueError, match="At most 256 edits can be made at once; got 257"):
-        engine.check_amount([Edit("generator.plan")] * 257)
+        live_session.check_amount([Edit("generator.plan")] * 257)
 
 
 def test_bad_inputs_to_a_session_are_refused(registry):
@@ -622,7 +622,7 @@ def test_a_closed_session_tells_its_client(client, registry):
     assert "has ended" in one.ask([0, 0, 0])["message"]
     with pytest.raises(ConnectionClosed) as closed:
         one.receive()
-    assert closed.value.rcvd.code == server.UNKNOWN_TOKEN
+    assert closed.value.rcvd.code == connection.UNKNOWN_TOKEN
 
 
 def test_without_our_server_there_is_no_token(registry):

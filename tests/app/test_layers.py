@@ -22,7 +22,7 @@ from streamlit.testing.v1 import AppTest
 
 from latentlab import analysis
 from latentlab.analysis import Direction
-from latentlab.app import calls, engine, server, sliders, state
+from latentlab.app import calls, engine, live_session, server, sliders, state
 from latentlab.app.calls import Call
 from latentlab.app.inside import ranking
 from latentlab.app.inside.look import Look
@@ -340,10 +340,10 @@ def test_a_live_discriminator_stage_shows_what_it_sees_of_the_drawn_image(small:
     """Catches a sheet of a discriminator that was given the code instead of an image."""
     run = small["gan"]
     stage = run.model.networks["discriminator"].addresses[0]
-    session = engine.LiveSession("t", "o", "s", run.model)
+    session = live_session.LiveSession("t", "o", "s", run.model)
     z = run.model.latent_space.sample(1, 3)
-    session.source = engine.Source(z=z)
-    answer = session.answer(Request(1, WANT_SHEET, None), engine.View(stage=stage))
+    session.source = live_session.Source(z=z)
+    answer = session.answer(Request(1, WANT_SHEET, None), live_session.View(stage=stage))
     assert b'"kind": "scores"' in answer
     with torch.inference_mode():
         image = run.model.decode(z)
@@ -421,7 +421,7 @@ def test_heavy_jobs_go_one_after_the_other_and_pause_while_somebody_drags(
     assert all(job.wait(20) and job.result == "done" for job in jobs)
     assert max(most) == 1
 
-    monkeypatch.setattr(engine, "last_answer", time.monotonic)  # somebody drags all the time
+    monkeypatch.setattr(live_session, "last_answer", time.monotonic)  # somebody drags all the time
     dragged = Job(work, heavy=True)
     assert dragged.wait(20) and dragged.result == "done"
 
@@ -431,7 +431,7 @@ def test_heavy_jobs_go_one_after_the_other_and_pause_while_somebody_drags(
         return time.monotonic() - began
 
     slow = spent(Job(work, heavy=True))
-    monkeypatch.setattr(engine, "last_answer", lambda: 0.0)
+    monkeypatch.setattr(live_session, "last_answer", lambda: 0.0)
     quick = spent(Job(work, heavy=True))
     assert slow > 1.5 * quick
 
@@ -501,9 +501,9 @@ def test_sliders_of_w_and_directions_draw_what_the_model_draws(small: dict[str, 
         pull = Pull(space, (everywhere, late))
         numbers = np.concatenate([code[0].numpy(), steps]).astype(np.float32)
         np.testing.assert_allclose(sliders.decoded(run, pull, numbers, ()), expected, atol=1e-5)
-        session = engine.LiveSession("t", "o", "s", model, pull)
+        session = live_session.LiveSession("t", "o", "s", model, pull)
         assert session.dim == len(numbers)
-        answer = session.answer(Request(1, WANT_IMAGE, numbers), engine.View())
+        answer = session.answer(Request(1, WANT_IMAGE, numbers), live_session.View())
         shown = np.frombuffer(answer[-32 * 32 :], np.uint8).reshape(32, 32) / 255
         np.testing.assert_allclose(shown, expected[0], atol=0.5 / 255 + 1e-5)
     held, space = sliders.held_code(run, Pull("z", (everywhere, late)), np.array([*z[0], *steps], np.float32))

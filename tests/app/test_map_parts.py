@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from latentlab import analysis
 from latentlab.analysis.clusters import find_clusters
-from latentlab.app import components, engine, server
+from latentlab.app import components, engine, routes, server
 from latentlab.app.allowance import Allowance
 from latentlab.app.components.map import pack_colour, pack_points
 from latentlab.app.mapping import codes, colours, groups, growth, pictures
@@ -275,7 +275,7 @@ def got(address: str, **headers: str):
         "query_string": query.encode(),
         "headers": [(name.encode(), value.encode()) for name, value in named.items()],
     }
-    return asyncio.run(server.pictures(Request(scope)))
+    return asyncio.run(routes.pictures(Request(scope)))
 
 
 def test_pictures_go_to_whoever_holds_the_token_on_our_own_page() -> None:

@@ -29,7 +29,7 @@ from latentlab.export.lowering import lower
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from latentlab.app.engine import LiveSession
+    from latentlab.app.live_session import LiveSession
     from latentlab.app.pull import Pull
     from latentlab.models.edits import Edit
 

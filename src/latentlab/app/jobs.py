@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from latentlab.app import engine
+from latentlab.app import engine, live_session
 
 USER_ERRORS = (ValueError, TypeError, OSError)
 """What our functions raise with a sentence a person can act on."""
@@ -107,7 +107,7 @@ class Job:
         """Rests longer than it has worked since its last report, while pictures are being drawn live."""
         now = time.monotonic()
         end = now + min(LONGEST_PAUSE, RESTS * (now - self._reported))
-        while now < end and now - engine.last_answer() < DRAGGED:
+        while now < end and now - live_session.last_answer() < DRAGGED:
             if self._stop.wait(min(0.01, end - now)):
                 raise Cancelled
             now = time.monotonic()

@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from latentlab import analysis
-from latentlab.app import controls, engine, state
+from latentlab.app import controls, live_session, state
 from latentlab.app.inside.look import Look
 from latentlab.models.edits import Edit, edits_from_json, edits_to_json
 
@@ -60,7 +60,7 @@ def check_fits(run: Run, edits: tuple[Edit, ...]) -> None:
     Raises:
         ValueError: on a stage or unit that the model does not have, or more edits than can be made.
     """
-    engine.check_amount(edits)
+    live_session.check_amount(edits)
     known = {address for network in run.model.networks.values() for address in network.addresses}
     for edit in edits:
         if edit.stage not in known:

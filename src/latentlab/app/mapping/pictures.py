@@ -1,6 +1,6 @@
 """Small pictures of a map's points for the browser: asked for by row, drawn when asked for.
 
-A *source* belongs to one person's page under an unguessable token; the route in ``server.py`` looks it up. One request
+A *source* belongs to one person's page under an unguessable token; the route in ``routes.py`` looks it up. One request
 at a time is answered for each source, so that nobody can hold all threads of the server.
 """
 

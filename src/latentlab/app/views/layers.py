@@ -9,7 +9,7 @@ import streamlit as st
 
 from latentlab import analysis
 from latentlab.analysis.inference import device_of, input_spaces, to_tensor
-from latentlab.app import components, controls, engine, sharing, state
+from latentlab.app import components, controls, engine, live_session, sharing, state
 from latentlab.app.inside import (
     change,
     concepts,
@@ -151,7 +151,7 @@ def scored(run: Run, image, z, edits) -> float:
 
     with torch.inference_mode():
         x, codes = (to_tensor(value[None], device_of(run.model)) for value in (image, z))
-        return engine.scores(run.model, x, codes, edits)[1]
+        return live_session.scores(run.model, x, codes, edits)[1]
 
 
 def below(look: Look) -> None:
