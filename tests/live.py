@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import os
 import re
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -23,37 +25,51 @@ from websockets.sync.client import connect
 
 from latentlab.app import engine, server, wire
 
+_WORKER = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0) % 16
+_ports = itertools.count(os.getpid())
+
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody has, for a server that is about to start.
+
+    Nobody gets it meanwhile: it lies below the ports that systems give to those who connect, each worker of a test run
+    has a range of its own, and none comes again soon.
+    """
+    while True:
+        port = 18_000 + 800 * _WORKER + next(_ports) % 800
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
 def served() -> Iterator[int]:
     """A server with our routes and a registry of its own, without Streamlit around it; its port."""
-    port, threads = free_port(), torch.get_num_threads()
+    listening = socket.create_server(("127.0.0.1", 0))
+    port, threads = listening.getsockname()[1], torch.get_num_threads()
     own, engine.registry = engine.registry, engine.Registry()
     app = Starlette(routes=server.routes(), lifespan=server.lifespan)
-    running = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", ws="websockets-sansio")
-    )
-    thread = threading.Thread(target=lambda: asyncio.run(running.serve()))
+    running = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="websockets-sansio"))
+    thread = threading.Thread(target=lambda: asyncio.run(running.serve(sockets=[listening])))
     thread.start()
     try:
-        deadline = time.monotonic() + 20
-        while not running.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert running.started
+        _until(lambda: running.started)
         yield port
     finally:
         running.should_exit = True
-        thread.join(20)
+        thread.join(60)
+        listening.close()
         torch.set_num_threads(threads)
         engine.registry = own
     assert not thread.is_alive()
+    _until(lambda: not any(t.name.startswith("latentlab-decode") for t in threading.enumerate()))
+
+
+def _until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
 
 
 class Client:
@@ -106,7 +122,7 @@ class Client:
         """The answer to a control message."""
         return self.say(json.dumps(message))
 
-    def receive(self, timeout: float = 20.0) -> dict[str, Any]:
+    def receive(self, timeout: float = 60.0) -> dict[str, Any]:
         """The next message, read as strictly as a browser reads it."""
         message = self.socket.recv(timeout=timeout)
         if isinstance(message, str):
@@ -163,7 +179,7 @@ class Page:
         message.rerun_script.query_string, message.rerun_script.page_name = query, name
         self.socket.send(message.SerializeToString())
 
-    def token(self, seconds: float = 90.0) -> str:
+    def token(self, seconds: float = 180.0) -> str:
         """The token of the live session, or of the points, that the page opens."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -173,14 +189,14 @@ class Page:
                 return found[1].decode()
         raise AssertionError("The page opened no live session.")
 
-    def session(self, seconds: float = 90.0) -> str:
+    def session(self, seconds: float = 180.0) -> str:
         """Streamlit's name of the session."""
         while True:
             message = ForwardMsg.FromString(self.socket.recv(timeout=seconds))
             if message.WhichOneof("type") == "new_session":
                 return message.new_session.initialize.session_id
 
-    def finished(self, seconds: float = 90.0) -> None:
+    def finished(self, seconds: float = 180.0) -> None:
         """Waits until the page's script has run."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from visiting import PATIENCE, answers, until
 
-SECONDS = 180.0  # of patience; an idle machine needs few
+SECONDS = PATIENCE
 
 
 @contextmanager
@@ -30,7 +28,7 @@ def serving(arguments: list[str], health: str, folder: Path, settings: Mapping[s
             stderr=subprocess.STDOUT,
         )
         try:
-            until(lambda: server.poll() is not None or _answers(health))
+            until(lambda: server.poll() is not None or answers(health))
             assert server.poll() is None, (folder / "server.log").read_text()[-2000:]
             yield
         finally:
@@ -40,22 +38,6 @@ def serving(arguments: list[str], health: str, folder: Path, settings: Mapping[s
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
-    """Waits for a condition."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def pixels(page, which: int = 0) -> np.ndarray:

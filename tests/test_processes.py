@@ -21,7 +21,7 @@ from pathlib import Path
 from latentlab import processes
 with processes.announced(Path(sys.argv[1]), "cpu", lambda: ""):
     print("there", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

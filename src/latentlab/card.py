@@ -35,19 +35,21 @@ _ADVERSARIAL = {
 
 
 def preview(model: GenerativeModel, path: Path) -> None:
-    """Draws a 4 x 8 grid of samples, always of the same codes, to a PNG."""
+    """Draws a 4 x 8 grid of samples, always of the same codes, to a PNG that is there whole or not at all."""
     from latentlab.viz import images
 
     with torch.inference_mode():
         samples = model.sample(32, seed=0).float().cpu().numpy()
-    images.grid(samples.reshape(4, 8, *samples.shape[1:])).save(path)
+    with atomic_write(path) as file:
+        images.grid(samples.reshape(4, 8, *samples.shape[1:])).save(file, format="PNG")
 
 
 def write_card(run: Run, claim: str = "") -> str:
     """Writes README.md, samples.png and traversal.png into a run.
 
     What needs an encoder is left out where the model has none: its card shows a traversal of the prior and the
-    course of the training.
+    course of the training. So it does where the data can't be opened any more; what then, or because there are too few
+    images, can't be computed is left out, and the card says why.
 
     Args:
         run: a trained run in a writable folder.
@@ -57,11 +59,14 @@ def write_card(run: Run, claim: str = "") -> str:
         The card (markdown).
     """
     experiment, model = run.experiment, run.model
-    dataset = run.dataset()
+    dataset, missing = _data_or_reason(run)
     preview(model, run.path / "samples.png")
-    traversed, figures = (
-        _encoded(run, model, dataset) if is_inference_model(model) else _generated(run, model)
-    )
+    if dataset is not None and is_inference_model(model):
+        traversed, figures = _encoded(run, model, dataset)
+    else:
+        traversed, figures = _generated(run, model)
+    if missing and is_inference_model(model):
+        figures.append(_left_out("the figures on images of the data", missing))
     metrics, timing = run.metrics(), run.timing()
     step = int(metrics["step"][-1])
     lines = [
@@ -81,7 +86,8 @@ def write_card(run: Run, claim: str = "") -> str:
         "",
         f"- model: {experiment.model!r}",
         f"- objective: {experiment.objective!r}",
-        f"- data: {experiment.data.name} {experiment.data.options or ''}, images {run.image_shape}; {dataset.source}",
+        f"- data: {experiment.data.name} {experiment.data.options or ''}, images {run.image_shape}"
+        + (f"; {dataset.source}" if dataset is not None else ""),
         f"- training: {step:,} steps of {experiment.batch_size}, Adam at {experiment.learning_rate}, "
         f"seed {experiment.seed}, {np.nansum(timing['seconds']) / 60:.0f} minutes "
         f"({np.nanmedian(timing['images_per_second']):,.0f} images/s in the median)",
@@ -109,6 +115,18 @@ def write_card(run: Run, claim: str = "") -> str:
     return card
 
 
+def _data_or_reason(run: Run) -> tuple[FactorDataset | None, str]:
+    """The data of a run, or None and why they can't be opened, such as a folder that was moved meanwhile."""
+    try:
+        return run.dataset(), ""
+    except (ValueError, TypeError, OSError) as error:
+        return None, str(error)
+
+
+def _left_out(what: str, why: object) -> str:
+    return f"- left out: {what}. {str(why).rstrip('.')}."
+
+
 def headline(run: Run) -> str:
     """The last logged figures of a run in a few words, of those that its kind of training logs."""
     last = {name: column[-1] for name, column in run.metrics().items() if len(column)}
@@ -133,7 +151,7 @@ def _alike(metrics: Mapping[str, np.ndarray]) -> str:
 def _encoded(run: Run, model: InferenceModel, dataset: FactorDataset) -> tuple[str, list[str]]:
     """Draws a traversal around an encoded image; what it shows, and the figures of a model with an encoder."""
     from latentlab import viz
-    from latentlab.analysis import encode_dataset, encode_images, linear_readout, traverse
+    from latentlab.analysis import encode_dataset, encode_images, traverse
 
     count = min(_IMAGES, len(dataset))
     encoding = encode_dataset(model, dataset, count, seed=1, reconstruction=True)
@@ -150,23 +168,34 @@ def _encoded(run: Run, model: InferenceModel, dataset: FactorDataset) -> tuple[s
         f"{float(np.mean(np.asarray(encoding.reconstruction_error))):.5f}",
         "- KL by latent, nats: " + ", ".join(f"{name} {kl:.2f}" for name, kl, _ in latents),
         *_named(model, encoding),
+        *_read_by_lines(dataset, encoding),
     ]
-    if encoding.factors is not None and dataset.factor_space is not None and is_ordered(dataset):
-        names = tuple(n for n in dataset.factor_space.names if n not in dataset.categories)
+    return "traversal of the latents with the largest KL around one encoded image", lines
+
+
+def _read_by_lines(dataset: FactorDataset, encoding: Encoding) -> list[str]:
+    """How well straight lines read the factors with an order; nothing where there are none."""
+    from latentlab.analysis import linear_readout
+
+    if encoding.factors is None or dataset.factor_space is None or not is_ordered(dataset):
+        return []
+    names = tuple(n for n in dataset.factor_space.names if n not in dataset.categories)
+    try:
         readout = linear_readout(
             encoding, {k: v for k, v in dataset.circular.items() if k in names}, factors=names
         )
-        lines += [
-            "",
-            f"Linear fits from the latents, R² on held-out images (of {count:,}); shuffled factors give "
-            f"{readout.certificate['highest_r2_of_shuffled_factors']:.2f} at most:",
-            "",
-            "| factor | " + " | ".join(readout.factors) + " |",
-            "| --- |" + " --- |" * len(names),
-            "| read as | " + " | ".join("cos, sin" if c else "value" for c in readout.circular) + " |",
-            "| R² | " + " | ".join(f"{r:.2f}" for r in readout.r2) + " |",
-        ]
-    return "traversal of the latents with the largest KL around one encoded image", lines
+    except ValueError as error:
+        return [_left_out("linear fits of the factors", error)]
+    return [
+        "",
+        f"Linear fits from the latents, R² on held-out images (of {encoding.n:,}); shuffled factors give "
+        f"{readout.certificate['highest_r2_of_shuffled_factors']:.2f} at most:",
+        "",
+        "| factor | " + " | ".join(readout.factors) + " |",
+        "| --- |" + " --- |" * len(names),
+        "| read as | " + " | ".join("cos, sin" if c else "value" for c in readout.circular) + " |",
+        "| R² | " + " | ".join(f"{r:.2f}" for r in readout.r2) + " |",
+    ]
 
 
 def _by_information(encoding: Encoding, space: LatentSpace) -> list[tuple[str, float, bool]]:

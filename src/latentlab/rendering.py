@@ -103,7 +103,7 @@ def traversal_recipe(
     kind: str = "traversal",
     file: str | None = None,
     steps: int | None = None,
-    span: str | float = "prior",
+    span: Any = "prior",
     encoding: Encoding | None = None,
     edits: Sequence[Edit] = (),
     space: str | None = None,
@@ -123,8 +123,8 @@ def traversal_recipe(
         kind: "traversal", "grid" or "movie".
         file: "gif" or "mp4" for a movie (default: "gif").
         steps: images along each range; by default 9, and 24 in a movie.
-        span: "prior", "posterior" (needs ``encoding``) or k for k standard deviations around ``z``, see
-            ``dim_ranges``; the recipe holds the numbers that come of it.
+        span: "prior", "posterior" (needs ``encoding``), k for k standard deviations around ``z``, or a table (dim, 2)
+            of low and high, see ``dim_ranges``; the recipe holds the numbers that come of it.
         encoding: the encoding of a data set by this model.
         edits: edits of the generator.
         space: name of the code's space, the model's first one where it is not given.
@@ -161,7 +161,7 @@ def traversal_recipe(
             file=(file or "gif") if moving else "png",
             dims=names,
             ranges=ranges,
-            span=span if isinstance(span, str) else "sigma",
+            span=span if isinstance(span, str) else "sigma" if isinstance(span, (int, float)) else "values",
             steps=steps,
             edits=tuple(edits),
             scale=scale,

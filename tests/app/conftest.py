@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,14 @@ from latentlab.runs import METRICS, WEIGHTS, Run, save_weights
 
 LATENTS = 6
 ACTIVE = (4, 1)  # coordinates that carry something, by falling KL; all others are planted dead
+
+
+@pytest.fixture(autouse=True)
+def jobs_end_with_their_test() -> Iterator[None]:
+    """No computation of an earlier test takes a core, or a heavy job's turn, from a later one."""
+    yield
+    if jobs := sys.modules.get("latentlab.app.jobs"):
+        jobs.end_all(60.0)
 
 
 def planted_run(

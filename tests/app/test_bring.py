@@ -98,7 +98,7 @@ def show(own: Path, monkeypatch):
 
     def draw(run, name: str, **query: str) -> AppTest:
         server.BROUGHT[run.name] = run
-        page = AppTest.from_file(str(server.MAIN), default_timeout=90)
+        page = AppTest.from_file(str(server.MAIN), default_timeout=180)
         for key, value in {"run": run.name, **query}.items():
             page.query_params[key] = value
         page.run()

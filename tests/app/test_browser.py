@@ -9,9 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -20,67 +17,27 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from pace import slowdown, stretched
+from visiting import chromium, exceptions, explorer, until, watch
 
 from latentlab import analysis
 from latentlab.app import server
 from latentlab.runs import Run
 
 pytestmark = pytest.mark.browser
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-SERVE = "import sys; from latentlab.app import server; server.serve(int(sys.argv[1]), sys.argv[2])"
 FIRST_IMAGE, DRAG_P95, TOGGLE = 3.0, 50.0, 250.0  # seconds, milliseconds, milliseconds
 
 
 @pytest.fixture(scope="module")
 def address(planted: dict[str, Run], tmp_path_factory: pytest.TempPathFactory):
-    """Our own server over the planted runs, as ``latentlab explore`` starts it; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("server")
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(port), str(planted["alpha"].path.parent)],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    try:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        assert process.poll() is None, (folder / "log.txt").read_text()
-        yield f"http://127.0.0.1:{port}"
-        assert "Traceback" not in (folder / "log.txt").read_text(), (folder / "log.txt").read_text()[-3000:]
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    """Our own server over the planted runs; its address."""
+    with explorer(planted["alpha"].path.parent, tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser(chromium_path: str):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
+    with chromium(chromium_path) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -88,32 +45,19 @@ def visit(browser, address: str):
     """Opens pages; afterwards fails on console errors, page errors, shown exceptions, and requests that leave."""
     pages, troubles = [], []
 
-    def outside(url: str) -> None:
-        if not url.startswith((address, address.replace("http", "ws"), "blob:", "data:")):
-            troubles.append(f"outside: {url}")
-
-    def console(message) -> None:
-        # Streamlit itself asks for its health under a page's address first, which is answered by a 404.
-        if message.type == "error" and "/_stcore/" not in message.location.get("url", ""):
-            troubles.append(f"console: {message.text} {message.location}")
-
     def open_page(path: str, width: int = 1440, dark: bool = False):
         page = browser.new_page(
             viewport={"width": width, "height": 1000}, color_scheme="dark" if dark else "light"
         )
         page.set_default_timeout(120_000)
         pages.append(page)
-        page.on("console", console)
-        page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-        page.on("request", lambda request: outside(request.url))
-        page.on("websocket", lambda socket: outside(socket.url))
+        watch(page, address, troubles)
         page.goto(address + path)
         return page
 
     yield open_page
     for page in (page for page in pages if not page.is_closed()):
-        if page.locator("[data-testid=stException]").count():
-            troubles.append(f"exception: {page.locator('[data-testid=stException]').first.inner_text()}")
+        troubles += exceptions(page)
         page.close()
     assert not troubles
 
@@ -168,13 +112,6 @@ def shoot(page, name: str, tmp_path: Path) -> None:
     folder = Path(os.environ.get("LATENTLAB_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=folder / f"{name}.png")
-
-
-def until(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def test_one_click_on_a_card_opens_its_run_and_the_choice_stays(visit, tmp_path: Path) -> None:

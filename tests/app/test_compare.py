@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
+from visiting import chromium, explorer, watch
+from visiting import until as wait_until
 
 from latentlab import analysis
 from latentlab.app import server, shared_lasso, state
@@ -30,7 +29,6 @@ from latentlab.runs import CHECKPOINTS, WEIGHTS, Run, save_weights
 
 COMPARE = "views/compare.py"
 ORDER, SIGNS = [2, 4, 0, 5, 1, 3], [1.0, -1.0, 1.0, 1.0, -1.0, 1.0]
-SERVE = "import sys; from latentlab.app import server; server.serve(int(sys.argv[1]), sys.argv[2])"
 
 
 def turned(model: torch.nn.Module) -> torch.nn.Module:
@@ -81,7 +79,7 @@ def rerun(changed) -> AppTest:
 
 
 def opened(names: tuple[str, ...] = (), **choices: object) -> AppTest:
-    app = AppTest.from_file(str(server.MAIN), default_timeout=60)
+    app = AppTest.from_file(str(server.MAIN), default_timeout=180)
     app.query_params.update({name: str(value) for name, value in choices.items()})
     app = rerun(rerun(app).switch_page(COMPARE))
     return rerun(app.multiselect(key="with").set_value(list(names))) if names else app
@@ -94,7 +92,7 @@ def words(app: AppTest) -> str:
 
 
 def until(app: AppTest, ready) -> AppTest:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not ready(app):
         assert time.monotonic() < end, "the background job did not end"
         time.sleep(0.1)
@@ -253,83 +251,55 @@ def test_scores_are_compared_under_the_same_protocol_only(workspace: Path) -> No
 def test_dragging_one_slider_moves_both_pictures_alike(
     workspace: Path, chromium_path: str, tmp_path: Path
 ) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (tmp_path / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(port), str(workspace)],
-            cwd=tmp_path,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    address, troubles = f"http://127.0.0.1:{port}", []
-    try:
-        end = time.monotonic() + 90
-        while time.monotonic() < end:
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        with playwright.sync_playwright() as p:
-            browser = p.chromium.launch(executable_path=chromium_path, args=["--no-sandbox", "--disable-gpu"])
-            page = browser.new_page(viewport={"width": 1440, "height": 1000})
-            page.set_default_timeout(60_000)
-            page.on("pageerror", lambda error: troubles.append(str(error)))
-            page.on(
-                "request",
-                lambda r: None if r.url.startswith((address, "data:", "blob:")) else troubles.append(r.url),
-            )
-            page.goto(f"{address}/compare?run=alpha&with=twin&image=1234")
-            page.get_by_text("2 latents linked").wait_for()
-            page.wait_for_selector("canvas.ll-other[data-drawn]")
-            page.wait_for_function("() => !document.querySelector('[data-testid=stProgress]')")
-            before = pixels(page, "canvas.ll-main")
-            box = page.locator("input.ll-slider[data-index='4']").bounding_box()
-            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-            page.mouse.down()
-            for step in range(30):
-                page.mouse.move(
-                    box["x"] + box["width"] * (0.5 + 0.4 * step / 30), box["y"] + box["height"] / 2
-                )
-                page.wait_for_timeout(16)
-            frames = page.evaluate("window.__latentlab.compare.frames")
-            page.mouse.up()
-            page.wait_for_timeout(800)
-            assert frames > 5 and page.evaluate("window.__latentlab.compare.engine") in ("server", "browser")
+    troubles: list[str] = []
+    with explorer(workspace, tmp_path) as address, chromium(chromium_path) as browser:
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(60_000)
+        watch(page, address, troubles)
+        page.goto(f"{address}/compare?run=alpha&with=twin&image=1234")
+        page.get_by_text("2 latents linked").wait_for()
+        page.wait_for_selector("canvas.ll-other[data-drawn]")
+        page.wait_for_function("() => !document.querySelector('[data-testid=stProgress]')")
+        before = pixels(page, "canvas.ll-main")
+        box = page.locator("input.ll-slider[data-index='4']").bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        frames, places = page.evaluate("window.__latentlab.compare.frames"), itertools.count()
+
+        def redrawn() -> bool:
+            share = 0.5 - 0.4 * (next(places) % 30) / 30
+            page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] / 2)
+            return page.evaluate("window.__latentlab.compare.frames") > frames + 5
+
+        wait_until(redrawn)
+        page.mouse.move(box["x"] + box["width"] * 0.1, box["y"] + box["height"] / 2)
+        page.mouse.up()
+        assert page.evaluate("window.__latentlab.compare.engine") in ("server", "browser")
+
+        def alike() -> bool:
             mine, twins = pixels(page, "canvas.ll-main"), pixels(page, "canvas.ll-other")
-            assert np.abs(mine - before).max() > 10
-            assert np.abs(mine - twins).max() <= 3
-            page.get_by_role("tab", name="Maps").click()
-            page.locator("[data-testid=ll-map] canvas.ll-points[data-drawn]").nth(1).wait_for()
-            page.wait_for_timeout(500)
-            plot = page.locator("[data-testid=ll-map] canvas.ll-points").first
-            plot.scroll_into_view_if_needed()
-            box = plot.bounding_box()
-            assert box is not None
-            page.keyboard.down("Shift")
-            around = [(0.3, 0.3), (0.7, 0.3), (0.7, 0.8), (0.3, 0.8), (0.3, 0.3)]
-            page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.3 * box["height"])
-            page.mouse.down()
-            for x, y in around:
-                page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=8)
-            page.mouse.up()
-            page.keyboard.up("Shift")
-            page.get_by_text("images selected").wait_for()
-            shots = Path(os.environ.get("LATENTLAB_SCREENSHOTS", tmp_path))
-            page.screenshot(path=shots / "compare.png")
-            browser.close()
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    assert not troubles and "Traceback" not in (tmp_path / "log.txt").read_text()
+            return bool(np.abs(mine - before).max() > 10 and np.abs(mine - twins).max() <= 3)
+
+        wait_until(alike)
+        page.get_by_role("tab", name="Maps").click()
+        page.locator("[data-testid=ll-map] canvas.ll-points[data-drawn]").nth(1).wait_for()
+        page.wait_for_timeout(500)
+        plot = page.locator("[data-testid=ll-map] canvas.ll-points").first
+        plot.scroll_into_view_if_needed()
+        box = plot.bounding_box()
+        assert box is not None
+        page.keyboard.down("Shift")
+        around = [(0.3, 0.3), (0.7, 0.3), (0.7, 0.8), (0.3, 0.8), (0.3, 0.3)]
+        page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.3 * box["height"])
+        page.mouse.down()
+        for x, y in around:
+            page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=8)
+        page.mouse.up()
+        page.keyboard.up("Shift")
+        page.get_by_text("images selected").wait_for()
+        shots = Path(os.environ.get("LATENTLAB_SCREENSHOTS", tmp_path))
+        page.screenshot(path=shots / "compare.png")
+    assert not troubles
 
 
 def pixels(page, selector: str) -> np.ndarray:

@@ -75,6 +75,7 @@ if show == "traverse":
         source=decode(z0),
     )
     st.text("state " + repr([round(float(v), 3) for v in state.z]) + f" {state.locks} {state.engine} {state.seed}")
+    st.text(f"ranges {state.ranges.all} {state.ranges.own}")
 elif show == "layers":
     stages = [components.Stage(i.address, i.shape) for i in model.generator.describe(torch.zeros(1, dim))]
     token = engine.open_session("layers", model, z=z0)
@@ -528,6 +529,25 @@ def test_without_our_server_the_same_sliders_follow_by_reruns(plain, visit, mode
     wait(page, "() => (window.__latentlab.last_z ?? [])[0] === 3")
     assert metrics(page)["engine"] == "rerun"
     assert np.abs(canvas_pixels(page, "canvas.ll-main") - decoded(model, metrics(page)["last_z"])).max() <= 1
+
+
+@pytest.mark.browser
+def test_without_our_server_a_range_reaches_python_too(plain, visit):
+    """Fails ranges that only a live connection tells of."""
+    page = visit(plain)
+    page.locator("button.ll-opener[aria-label^='range of z1,']").click()
+    page.get_by_label("high end of the range of z1", exact=True).fill("8")
+    page.keyboard.press("Enter")
+    page.get_by_text("ranges None ((1, -3.0, 8.0),)").wait_for()
+    slider(page, 1).focus()
+    page.keyboard.press("End")
+    wait(page, "() => (window.__latentlab.last_z ?? [])[1] === 8")
+    page.get_by_label("Ranges: how far all sliders reach").click()
+    assert page.get_by_role("button", name="all ranges: ± 2 σ").count() == 0  # these sliders have no prior
+    page.get_by_role("button", name="all ranges: Data").click()
+    page.get_by_text("ranges None ()").wait_for()
+    assert slider(page, 1).get_attribute("max") == "3" and value(page, 1) == 3  # as far as it goes; z stays
+    assert "8.0" in state(page)
 
 
 @pytest.mark.browser

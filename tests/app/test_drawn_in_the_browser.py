@@ -9,16 +9,14 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import subprocess
 import sys
-import time
-import urllib.request
 
 import numpy as np
 import pytest
 import torch
 from live import free_port
 from pace import slowdown, stretched
+from visiting import chromium, running, until
 
 from latentlab.app import browser_engine
 from latentlab.runs import Run
@@ -76,8 +74,6 @@ app.run(config={"server.port": int(sys.argv[2]), "server.address": "127.0.0.1", 
                 "server.fileWatcherType": "none", "browser.gatherUsageStats": False, "server.showEmailPrompt": False,
                 "server.baseUrlPath": "tools/lab"})
 """
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -86,42 +82,17 @@ def address(tmp_path_factory: pytest.TempPathFactory):
     folder, port = tmp_path_factory.mktemp("server"), free_port()
     (folder / "page.py").write_text(PAGE)
     (folder / "launch.py").write_text(LAUNCH)
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "launch.py", "page.py", str(port)],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
     address = f"http://127.0.0.1:{port}/tools/lab"
-    try:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{address}/_stcore/health", timeout=2):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        assert process.poll() is None, (folder / "log.txt").read_text()
+    command = [sys.executable, "launch.py", "page.py", str(port)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with running(command, f"{address}/_stcore/health", folder / "log.txt", cwd=folder, env=environment):
         yield address
-        assert "Traceback" not in (folder / "log.txt").read_text(), (folder / "log.txt").read_text()[-3000:]
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
 def browser(chromium_path: str):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
+    with chromium(chromium_path) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -169,13 +140,6 @@ def why(page) -> str:
 
 def drawn_by(page, words: str) -> None:
     until(lambda: badge(page) == words)
-
-
-def until(condition, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def picture(page) -> np.ndarray:
@@ -307,7 +271,7 @@ def test_a_program_that_does_not_come_leaves_the_server_drawing(visit) -> None:
         expect="/ll/program/",
     )
     until(lambda: "did not load" in why(page))
-    assert badge(page) == "live" and page.locator(".ll-note").inner_text() == ""
+    assert badge(page) == "live" and page.locator(".ll-note[role=status]").inner_text() == ""
     before = picture(page)
     assert np.abs(move(page, 0, 2.5) - before).max() > 5
     assert page.evaluate("window.__latentlab.traverse.engine") == "server"

@@ -52,9 +52,9 @@ def test_the_page_is_drawn(
     monkeypatch.setattr("latentlab.runs.ZOO", tmp_path)
     job = state.encoding_job(families[family]) if is_inference_model(families[family].model) else None
     if job is not None:
-        assert job.wait(30.0) and not job.error, job.error
+        assert job.wait(180.0) and not job.error, job.error
     for tab in TABS if page == "traverse" else (None,):
-        app = AppTest.from_file(str(server.MAIN), default_timeout=60)
+        app = AppTest.from_file(str(server.MAIN), default_timeout=180)
         app.query_params["run"] = family
         if tab:
             app.query_params["below"] = tab

@@ -148,7 +148,7 @@ def test_sliders_by_factor_are_grouped_in_the_datas_order() -> None:
 
 
 def opened(run: str, **parameters: str) -> AppTest:
-    app = AppTest.from_file(str(server.MAIN), default_timeout=60).run()
+    app = AppTest.from_file(str(server.MAIN), default_timeout=180).run()
     app.query_params.update({"run": run, "start": "Seed", **parameters})
     app = app.switch_page("views/traverse.py").run()
     assert not app.exception

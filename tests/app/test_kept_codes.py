@@ -78,7 +78,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def opened(**parameters: str) -> AppTest:
-    app = AppTest.from_file(str(server.MAIN), default_timeout=60)
+    app = AppTest.from_file(str(server.MAIN), default_timeout=180)
     app.query_params.update(
         {"run": VAE, "start": "Seed", "below": "Arithmetic", "sum": "A − B + C", **parameters}
     )
@@ -160,10 +160,10 @@ def test_a_disk_that_is_full_is_told_in_a_sentence(folder: Path, monkeypatch: py
 def test_a_direction_that_can_not_be_saved_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "save_direction", full)
     app = opened(sum="Factor", **{"sum-plus": "8", "sum-minus": "3"})
-    for _ in range(200):
-        if any(b.key == "sum-direction" for b in app.button):
-            break
+    end = time.monotonic() + 180
+    while not any(b.key == "sum-direction" for b in app.button):
+        assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
-        app.run()
+        quiet(app.run())
     app = quiet(app.button(key="sum-direction").click().run())
     assert [e.value for e in app.error] == ["Nothing was saved: No space left on device."]

@@ -26,11 +26,11 @@ def workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def shown(first: str, *others: str) -> AppTest:
-    app = AppTest.from_file(str(server.MAIN), default_timeout=60)
+    app = AppTest.from_file(str(server.MAIN), default_timeout=180)
     app.query_params["run"] = first
     app = app.run().switch_page(COMPARE).run()
     app = app.multiselect(key="with").set_value(list(others)).run()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while "Sure pairs" not in words(app):
         assert not app.exception and not app.error and time.monotonic() < end, words(app)
         time.sleep(0.1)

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +13,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
+from visiting import chromium, exceptions, explorer, watch
+from visiting import until as until_true
 
 from latentlab import analysis
 from latentlab.app import server
@@ -26,7 +23,6 @@ from latentlab.app.mapping.lasso import Lasso
 from latentlab.runs import Run
 
 MAIN, MAP = str(server.MAIN), "views/map.py"
-SERVE = "import sys; from latentlab.app import server; server.serve(int(sys.argv[1]), sys.argv[2])"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +62,7 @@ def rerun(changed) -> AppTest:
 
 
 def until(app: AppTest, ready) -> AppTest:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not ready(app):
         assert time.monotonic() < end, "the background job did not end"
         time.sleep(0.1)
@@ -83,7 +79,7 @@ def html(app: AppTest) -> str:
 
 
 def on_map(**choices: object) -> AppTest:
-    app = AppTest.from_file(MAIN, default_timeout=60)
+    app = AppTest.from_file(MAIN, default_timeout=180)
     app.query_params.update({"run": "digits", **{name: str(value) for name, value in choices.items()}})
     app = rerun(rerun(app).switch_page(MAP))
     return until(app, lambda a: "Neighbours kept" in html(a))
@@ -169,7 +165,7 @@ def test_an_earlier_step_lies_on_the_last_ones_map(run: Run) -> None:
     store.extend(quiet)
     rows = store.count
     task = layout_job(earlier, store, "pca", rows, run)
-    assert task.wait(60) and task.result is not None, task.error
+    assert task.wait(180) and task.result is not None, task.error
     aligned = task.result.fitted
     _, last = all_points(run)
     plain = analysis.project(np.array(store.mean[:rows]))
@@ -217,7 +213,7 @@ def test_a_map_shows_the_first_images_at_once_and_grows(
     for module in ("codes", "growth"):
         monkeypatch.setattr(f"latentlab.app.mapping.{module}.FIRST", 100)
         monkeypatch.setattr(f"latentlab.app.mapping.{module}.PIECE", 500)
-    app = AppTest.from_file(MAIN, default_timeout=60)
+    app = AppTest.from_file(MAIN, default_timeout=180)
     app.query_params.update({"run": "fresh", "points": "2000"})
     app = rerun(rerun(app).switch_page(MAP))
     seen = []
@@ -240,76 +236,28 @@ def test_a_map_shows_the_first_images_at_once_and_grows(
 
 @pytest.fixture(scope="module")
 def address(home: Path, tmp_path_factory: pytest.TempPathFactory):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("server")
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(port), str(home)],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    try:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-        assert "Traceback" not in (folder / "log.txt").read_text(), (folder / "log.txt").read_text()[-3000:]
-    finally:
-        process.terminate()
-        process.wait(20)
+    with explorer(home, tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture
 def page(chromium_path: str, address: str):
     """The map in a browser; afterwards fails on console errors, page errors and requests that leave."""
-    playwright = pytest.importorskip("playwright.sync_api")
     troubles: list[str] = []
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(
-            executable_path=chromium_path,
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"],
-        )
+    with chromium(chromium_path) as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         page.set_default_timeout(90_000)
-        local = (address, address.replace("http", "ws"), "blob:", "data:")
-        page.on(
-            "request", lambda r: None if r.url.startswith(local) else troubles.append(f"outside: {r.url}")
-        )
-        page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-        page.on(
-            "console",
-            lambda m: (
-                troubles.append(f"console: {m.text}")
-                if m.type == "error" and "/_stcore/" not in m.location.get("url", "")
-                else None
-            ),
-        )
+        watch(page, address, troubles)
         page.goto(f"{address}/map?run=digits&points=1438")
         page.wait_for_selector("[data-testid=ll-map] canvas.ll-points[data-drawn]")
         page.get_by_text("Neighbours kept", exact=True).wait_for()
         yield page
-        assert not page.locator("[data-testid=stException]").count()
-        browser.close()
+        troubles += exceptions(page)
     assert not troubles
 
 
 def metrics(page) -> dict:
     return page.evaluate("window.__latentlab.map")
-
-
-def until_true(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def drag(page, *places: tuple[float, float]) -> None:

@@ -25,6 +25,7 @@ from latentlab import analysis, viz
 from latentlab.app import controls, server, state
 from latentlab.app.layouts import LayoutProcess
 from latentlab.app.start import Start, image_with
+from latentlab.app.views import gallery
 from latentlab.config import DataConfig, Experiment, VAEConfig
 from latentlab.data.arrays import ImageArray
 from latentlab.data.factors import FactorSpace
@@ -141,7 +142,7 @@ def test_gallery_shows_each_run_by_its_own_samples(planted: dict[str, Run]) -> N
     found = pictures(opened(None))
     for name in ("alpha", "beta"):
         samples = planted[name].model.sample(32, 0).numpy()
-        sheet = viz.images.grid(samples.reshape(4, 8, 1, 64, 64), scale=1, gap=0)
+        sheet = viz.images.grid(samples.reshape(4, 8, 1, 64, 64), scale=1, gap=gallery.GAP)
         np.testing.assert_array_equal(found[f"Images drawn by {name}"], rgb(sheet))
     assert not np.array_equal(found["Images drawn by alpha"], found["Images drawn by beta"])
 
@@ -253,9 +254,16 @@ def test_traverse_draws_the_chosen_run_around_the_chosen_image(planted: dict[str
     app = opened(TRAVERSE, run=name, image=IMAGE)
     until(app, lambda a: "latents are active" in texts(a))
     encoding = analysis.encode_dataset(run.model, run.dataset(), state.ENCODED, seed=0)
-    expected = analysis.traverse(
-        run.model, code_of(run, IMAGE), ["z4", "z1"], span="posterior", encoding=encoding
-    )
+    z = code_of(run, IMAGE)
+    shown = pictures(app)["Traversal strips of z4, z1"]
+    axes = controls.sliders(
+        run, encoding, Start(z, None, "", "r")
+    )  # from one end of each slider to the other
+    ends = np.array([(axis.low, axis.high) for axis in sorted(axes, key=lambda axis: axis.index)])
+    expected = analysis.traverse(run.model, z, ["z4", "z1"], span=ends, encoding=encoding)
+    np.testing.assert_array_equal(shown, rgb(viz.show(expected, caption=False).image))
+    rerun(app.segmented_control(key="strip-range").set_value("Data"))
+    expected = analysis.traverse(run.model, z, ["z4", "z1"], span="posterior", encoding=encoding)
     shown = pictures(app)["Traversal strips of z4, z1"]
     np.testing.assert_array_equal(shown, rgb(viz.show(expected, caption=False).image))
     assert "2 of 6 latents are active" in texts(app)

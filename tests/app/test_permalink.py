@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
+import time
 import zlib
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import hypothesis.configuration
 import numpy as np
@@ -19,6 +22,10 @@ from streamlit.testing.v1 import AppTest
 from latentlab import Run
 from latentlab.app import permalink, server, sharing
 from latentlab.app.permalink import View, decode, encode
+from latentlab.app.ranges import Ranges
+from latentlab.config import BlockConfig, VAEConfig
+from latentlab.latents import Block, Codebook, LatentSpace
+from latentlab.models.build import build_model
 from latentlab.models.edits import Edit
 
 hypothesis.configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "latentlab-hypothesis")
@@ -87,6 +94,8 @@ def test_what_is_written_is_read_back_to_the_last_bit(z, locks, seed, stage, ope
         edits=(Edit(stage, (1, 2), operation, value),),
         stage=stage,
         unit=3,
+        ranges=Ranges((-value - 10, value + 10 + 1e-3), ((2, -0.1, 1 / 3), (7, 0.0, abs(value) + 0.7))),
+        plane=(seed + 999, abs(value) / 2, 0.3),
     )
     assert same(decode(encode(given_)), given_)
 
@@ -128,6 +137,19 @@ def test_what_is_too_long_is_refused_and_the_slots_go_first(run: Run) -> None:
         (packed({"run": RUN, "weights": "0" * 16, "seed": 10**40}), "its seed can't be read"),
         (packed(b'{"run":"a","weights":"0000000000000000","seed":NaN}'), "holds NaN"),
         (packed(b'{"run":"a","weights":"0000000000000000","seed":1e999}'), "holds 1e999"),
+        (packed({"run": RUN, "weights": "0" * 16, "ranges": {"all": [3, 1]}}), "can't be used. A range goes from"),
+        (packed({"run": RUN, "weights": "0" * 16, "ranges": {"all": 40}}), "2 or 3 standard deviations far; got 40"),
+        (packed({"run": RUN, "weights": "0" * 16, "ranges": {"all": [-1e9, 0]}}), "between -1,000,000 and 1,000,000"),
+        (packed({"run": RUN, "weights": "0" * 16, "ranges": {"own": [[0, 0, 10**400]]}}), "ranges can't be used"),
+        (packed({"run": RUN, "weights": "0" * 16, "ranges": {"own": [[-1, 0, 1]]}}), "counted from 0; got -1"),
+        (packed({"run": RUN, "weights": "0" * 16, "ranges": {"own": [[1, 0, 1], [1, 0, 2]]}}), "one slider"),
+        (packed({"run": RUN, "weights": "0" * 16, "ranges": "x"}), "ranges can't be used"),
+        (packed(b'{"run":"a","weights":"0000000000000000","ranges":{"all":[NaN,1]}}'), "holds NaN"),
+        (packed({"run": RUN, "weights": "0" * 16, "plane": [0, 1]}), "its plane can't be read"),
+        (packed({"run": RUN, "weights": "0" * 16, "plane": [-1, 1, 1]}), "its plane can't be read"),
+        (packed({"run": RUN, "weights": "0" * 16, "plane": [0, "1", 1]}), "its plane can't be read"),
+        (packed({"run": RUN, "weights": "0" * 16, "plane": [0, 10**400, 1]}), "its plane can't be read"),
+        (packed(b'{"run":"a","weights":"0000000000000000","plane":[0,1e999,1]}'), "holds 1e999"),
         (packed({"run": RUN, "weights": "0" * 16, "edits": [{"stage": "x"}]}), "An edit's stage is an address"),
         (packed({"run": RUN, "weights": "0" * 16, "edits": [{"stage": "a.b", "amount": 2}]}), r"lies in \[0, 1\]"),
     ],
@@ -185,6 +207,9 @@ def test_a_changed_link_is_refused_or_fits_the_model(run: Run, data: st.DataObje
         st.lists(st.integers(-2, 99), max_size=4),
         st.lists(FINITE, max_size=12).map(lambda v: floats(*v)),
         st.none(),
+        st.lists(st.tuples(st.integers(-1, 12), FINITE, FINITE), max_size=3).map(lambda v: {"own": v}),
+        st.tuples(FINITE, FINITE).map(lambda v: {"all": v}),
+        st.tuples(st.integers(0, 10**6), FINITE, FINITE),
         st.sampled_from(["w", "z", "w+", STAGE, "encoder.fc1", "discriminator.x"]),
     )
     name = data.draw(st.sampled_from([f.name for f in fields(View)]))
@@ -200,6 +225,7 @@ def test_a_changed_link_is_refused_or_fits_the_model(run: Run, data: st.DataObje
     else:
         assert found.digest == run.digest
         assert held is None or (held.z.shape == (10,) and np.isfinite(held.z).all())
+        assert held is None or all(i < 10 and low < high for i, low, high in held.ranges.own)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +245,10 @@ def test_a_changed_link_is_refused_or_fits_the_model(run: Run, data: st.DataObje
         ({"cutoff": 0}, "its sliders have no space"),
         ({"stage": STAGE, "unit": 32}, "looks at unit 32"),
         ({"unit": 3}, "looks at unit 3"),
+        ({"ranges": Ranges(None, ((10, 0.0, 1.0),))}, "range of a slider that is not there; there are 10"),
+        ({"plane": (0, 6.5, 0.0)}, "beside the seed plane, which reaches from 0 to 6"),
+        ({"plane": (0, 0.0, -0.5)}, "beside the seed plane"),
+        ({"plane": (10**7, 0.0, 0.5)}, "beside the seed plane"),
     ],
 )
 def test_a_link_that_does_not_fit_is_refused_in_one_sentence(run: Run, changed: dict, sentence: str) -> None:
@@ -250,12 +280,63 @@ def sliders(app: AppTest) -> dict:
     return json.loads(found.proto.json)
 
 
+def plane(app: AppTest) -> dict:
+    (found,) = [e for e in app.get("bidi_component") if e.proto.component_name.endswith(".seed_plane")]
+    return json.loads(found.proto.json)
+
+
+def settled(app: AppTest) -> AppTest:
+    """Runs the page until the seeds' codes are drawn."""
+    end = time.monotonic() + 60
+    while not any(e.proto.component_name.endswith(".seed_plane") for e in app.get("bidi_component")):
+        assert time.monotonic() < end, "the plane never came"
+        time.sleep(0.1)
+        app = app.run()
+    return app
+
+
+def test_a_link_opens_the_seed_plane_at_its_place(run: Run) -> None:
+    """Fails a place that is the middle for whoever opens the link, or for whoever comes back from another tab."""
+    sent = view(run, edits=(), plane=(20, 1.25, 4.875))
+    app = settled(opened(run=RUN, start="Seed", below="Seed plane", plane="20", view=encode(sent)))
+    assert not app.exception and not app.warning
+    data = plane(app)
+    assert (data["x"], data["y"]) == (1.25, 4.875)
+    app.session_state["seed-plane"] = {"state": {"x": 0.5, "y": 2.0, "revision": data["revision"]}}
+    app = app.run()
+    assert decode(str(app.query_params["view"])).plane == (20, 0.5, 2.0)  # the address follows
+    app.session_state["below"] = "Strips"
+    app = app.run()
+    assert decode(str(app.query_params["view"])).plane is None
+    app.session_state["below"], app.session_state["plane"] = "Seed plane", 20
+    app = settled(app.run())
+    assert (plane(app)["x"], plane(app)["y"]) == (0.5, 2.0)  # kept while another tab was open
+    assert not app.exception
+
+
+def test_indices_and_categories_take_no_foreign_range() -> None:
+    """Fails a range between two codes of a codebook, and one of a category, of which there is none."""
+    blocks = [BlockConfig("kind", 3, "categorical"), BlockConfig("style", 2)]
+    model = build_model(VAEConfig(blocks=blocks, width=8, hidden=32), (1, 64, 64), 0)
+    held: Any = SimpleNamespace(model=model)
+    sharing._check_ranges(Ranges(2.0, ((3, -5.0, 5.0),)), held, None, 5)
+    with pytest.raises(ValueError, match="sets the range of a category, 'kind'"):
+        sharing._check_ranges(Ranges(None, ((2, 0.0, 1.0),)), held, None, 5)
+    space = LatentSpace([Block("code", 2, Codebook(8))])
+    held = SimpleNamespace(model=SimpleNamespace(latent_space=space, spaces={"z": space}))
+    sharing._check_ranges(Ranges(None, ((0, 2.0, 7.0),)), held, None, 2)
+    for low, high in ((0.5, 3.0), (-1.0, 3.0), (0.0, 8.0)):
+        with pytest.raises(ValueError, match="none of its 8 indices"):
+            sharing._check_ranges(Ranges(None, ((1, low, high),)), held, None, 2)
+
+
 def test_a_page_opened_by_a_link_holds_its_state(run: Run) -> None:
-    sent = view(run, edits=(Edit(STAGE, (0, 3)),))
+    sent = view(run, edits=(Edit(STAGE, (0, 3)),), ranges=Ranges(3.0, ((2, -7.5, 0.1),)))
     app = opened(run=RUN, start="Seed", view=encode(sent))
     assert not app.exception and not app.warning
     data = sliders(app)
     assert sent.z is not None and data["z"] == sent.z.tolist() and data["locks"] == [4] and data["seed"] == 7
+    assert Ranges.read(data["ranges"]) == sent.ranges
     assert data["slots"][1] is None and data["slots"][0] == (sent.z + 1).tolist()
     assert app.session_state["edits"][run.digest] == sent.edits
     assert app.toggle(key="keep-edits").value is True
@@ -263,8 +344,9 @@ def test_a_page_opened_by_a_link_holds_its_state(run: Run) -> None:
     app.session_state["pull"] = {"state": {**moved, "slots": [None, None]}}
     app = app.run()  # the link does not come back
     assert sliders(app)["z"] == [0.5] * 10
-    found = decode(str(app.query_params["view"])).z  # the address follows
-    assert found is not None and found.tolist() == [0.5] * 10
+    found = decode(str(app.query_params["view"]))  # the address follows
+    assert found.z is not None and found.z.tolist() == [0.5] * 10
+    assert found.ranges == Ranges()
 
 
 def test_a_link_that_is_refused_says_so_until_it_is_put_away(run: Run) -> None:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
-import subprocess
-import sys
-import time
-import urllib.request
 import zlib
 from pathlib import Path
 
 import pytest
-from live import free_port
 from streamlit.testing.v1 import AppTest
+from visiting import chromium, explorer
 
 from latentlab.app import permalink, server, sharing
 from latentlab.app.controls import plainly
@@ -27,8 +22,6 @@ HOSTILE = (
     "![x](http://evil.example/p.png) [y](http://evil.example) <img src='http://evil.example/q.png'> $x^2$ "
     "http://evil.example/r :smile: :red[z] x:small **b** a*b* `c` ~~d~~ &lt; www.evil.example me@evil.example \\[e\\]"
 )
-SERVE = "import sys; from latentlab.app import server; server.serve(int(sys.argv[1]), sys.argv[2])"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
 
 def packed(plain: object) -> str:
@@ -110,7 +103,7 @@ def test_a_refused_link_is_shown_without_its_markdown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(server.RUNS_VARIABLE, str(tmp_path))
-    app = AppTest.from_file(str(server.MAIN), default_timeout=60).run()
+    app = AppTest.from_file(str(server.MAIN), default_timeout=180).run()
     app.query_params["view"] = encode(View(run=HOSTILE[:60], weights="0" * 16))
     app.switch_page("views/traverse.py").run()
     (shown,) = [w.value for w in app.warning]
@@ -123,44 +116,20 @@ def test_a_refused_link_is_shown_without_its_markdown(
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory):
     """Our own server over the shipped runs."""
-    port, folder = free_port(), tmp_path_factory.mktemp("server")
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(port), str(folder)],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    try:
-        end = time.monotonic() + 90
-        while time.monotonic() < end and process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        assert process.poll() is None, (folder / "log.txt").read_text()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    folder = tmp_path_factory.mktemp("server")
+    with explorer(folder, folder) as address:
+        yield address
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("where", ["run", "edit"])
 def test_a_hostile_link_makes_no_request(address: str, chromium_path: str, where: str) -> None:
     """Would catch a link that has a colleague's browser call a server of its maker."""
-    playwright = pytest.importorskip("playwright.sync_api")
     given: dict = {"run": HOSTILE[:59] if where == "run" else RUN, "weights": "0" * 16}
     if where == "edit":
         given |= {"edits": [{"stage": HOSTILE[32:].replace(".", "")}]}
     outside: list[str] = []
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
+    with chromium(chromium_path) as browser:
         page = browser.new_page()
         page.set_default_timeout(60_000)
         page.on(
@@ -182,5 +151,4 @@ def test_a_hostile_link_makes_no_request(address: str, chromium_path: str, where
         )
         assert wanted in shown, shown
         assert where == "run" or ":smile: :red[z] x:small **b** a" in shown, shown
-        browser.close()
     assert not outside

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from live import Client, Page, free_port
+from visiting import chromium, running, watch
 from websockets.exceptions import InvalidStatus
 
 from latentlab import analysis
@@ -60,31 +57,6 @@ class Place:
     @property
     def offences(self) -> list[str]:
         return [line for line in self.log.read_text().splitlines() if "__pycache__" not in line]
-
-
-@contextmanager
-def running(command: list[str], address: str, log: Path, **options: Any) -> Iterator[None]:
-    """A process that serves an address."""
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, **options)
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                with urllib.request.urlopen(address, timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        assert process.poll() is None, log.read_text()
-        yield
-        assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -209,28 +181,15 @@ def test_a_base_path_is_plain():
 @pytest.mark.browser
 def test_a_browser_behind_nginx_drags(place, proxy, chromium_path):
     """Catches an address that the page's script builds from the root, and a request that leaves the base path."""
-    playwright = pytest.importorskip("playwright.sync_api")
     troubles = []
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(
-            executable_path=chromium_path,
-            args=["--no-sandbox", "--disable-gpu", f"--host-resolver-rules=MAP {HOST} 127.0.0.1"],
-        )
+    with chromium(chromium_path, f"--host-resolver-rules=MAP {HOST} 127.0.0.1") as browser:
         page = browser.new_page()
         home = f"http://{HOST}:{proxy}{BASE}/"
-
-        def outside(url: str) -> None:
-            if not url.startswith((home, home.replace("http", "ws"), "blob:", "data:")):
-                troubles.append(url)
-
-        page.on("request", lambda request: outside(request.url))
-        page.on("websocket", lambda socket: outside(socket.url))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
+        watch(page, home, troubles)
         page.goto(f"{home}traverse?run=alpha&start=Seed")
         page.wait_for_function(
             "() => (window.__latentlab?.traverse?.frames ?? 0) > 0 && window.__latentlab.traverse.engine === 'server'",
             timeout=120_000,
         )
-        page.locator(".ll-badge", has_text="live · browser").wait_for(timeout=60_000)
-        browser.close()
+        page.locator(".ll-badge", has_text="live · browser").wait_for(timeout=120_000)
     assert not troubles and not place.offences

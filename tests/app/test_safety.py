@@ -459,7 +459,7 @@ def test_names_that_lead_out_of_the_workspace_open_nothing(workspace, tmp_path, 
 def test_an_address_that_names_what_is_outside_shows_the_page_with_a_known_run(workspace, monkeypatch):
     """Catches a page that fails, or follows the name, when its address holds one."""
     monkeypatch.setenv(server.RUNS_VARIABLE, str(workspace))
-    page = AppTest.from_file(str(server.MAIN), default_timeout=90)
+    page = AppTest.from_file(str(server.MAIN), default_timeout=180)
     for name in ("run", "to-run", "seed", "image", "z", "to-z", "to-image", "to-start"):
         page.query_params[name] = "../secret"
     page.run()
@@ -526,7 +526,7 @@ def test_the_watch_sees_what_it_is_for(tmp_path):
 def test_every_page_is_drawn_without_a_request_or_a_file_outside(workspace, monkeypatch):
     """Catches telemetry, a font or a picture fetched by the server, and results kept beside the workspace."""
     monkeypatch.setenv(server.RUNS_VARIABLE, str(workspace))
-    page = AppTest.from_file(str(server.MAIN), default_timeout=90)
+    page = AppTest.from_file(str(server.MAIN), default_timeout=180)
     page.query_params["run"] = "alpha"
     page.run()  # imports everything first, which may write byte code
     with watching(workspace, ()) as offences:

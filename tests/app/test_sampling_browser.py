@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from live import free_port
+from visiting import tracebacks
 
 import latentlab
 from latentlab.latents import bilinear_weights, blend
@@ -43,7 +44,7 @@ def address(tmp_path_factory: pytest.TempPathFactory):
                 time.sleep(0.1)
         assert process.poll() is None, (folder / "log.txt").read_text()
         yield f"http://127.0.0.1:{port}"
-        assert "Traceback" not in (folder / "log.txt").read_text(), (folder / "log.txt").read_text()[-3000:]
+        assert not tracebacks((folder / "log.txt").read_text()), (folder / "log.txt").read_text()[-3000:]
     finally:
         process.terminate()
         try:

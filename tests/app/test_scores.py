@@ -31,7 +31,7 @@ def workspace(planted: dict[str, Run], monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def opened(**choices: object) -> AppTest:
     """The page, after the choices of its address."""
-    app = AppTest.from_file(str(server.MAIN), default_timeout=60)
+    app = AppTest.from_file(str(server.MAIN), default_timeout=180)
     app.query_params.update({name: str(value) for name, value in choices.items()})
     app = app.run().switch_page(SCORES).run()
     assert not app.exception, app.exception[0].message
@@ -55,7 +55,7 @@ def test_a_run_that_was_not_scored_can_be_scored_from_the_page(planted, workspac
     assert "was not scored under dlib yet" in words(app)
     assert "latentlab evaluate alpha" in words(app) and not app.get("vega_lite_chart")
     app.button(key="score").click().run()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not app.get("vega_lite_chart"):
         assert time.monotonic() < end, "the job did not end"
         time.sleep(0.2)

@@ -99,7 +99,7 @@ def decoding() -> int:
     return sum(thread.name.startswith("latentlab-decode") for thread in threading.enumerate())
 
 
-def until(condition, seconds: float = 20.0) -> bool:
+def until(condition, seconds: float = 180.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)

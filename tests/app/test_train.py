@@ -76,7 +76,7 @@ def workspace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             until(lambda job=job: not job.alive)
 
 
-def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -97,7 +97,7 @@ def planted_job(folder: Path, process: subprocess.Popen, log: str = "") -> Train
 
 
 def sleeper() -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 
 
 # -- configuration -------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_stop_on_a_copied_run_leaves_the_originals_training_alone(
     begun: list[subprocess.Popen] = []
 
     def launch(command: list[str], **options: Any) -> subprocess.Popen:
-        begun.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], **options))
+        begun.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], **options))
         return begun[-1]
 
     monkeypatch.setattr(
@@ -322,7 +322,7 @@ def test_a_training_that_cannot_begin_says_why_and_frees_the_device(workspace: P
 
 
 def opened(**choices: object) -> AppTest:
-    app = AppTest.from_file(str(server.MAIN), default_timeout=60)
+    app = AppTest.from_file(str(server.MAIN), default_timeout=180)
     app.query_params.update({name: str(value) for name, value in choices.items()})
     return rerun(rerun(app).switch_page(TRAIN))
 
@@ -342,14 +342,14 @@ def test_the_pages_open_without_what_only_training_needs(workspace: Path) -> Non
     program = f"""
 import sys
 from streamlit.testing.v1 import AppTest
-app = AppTest.from_file({str(server.MAIN)!r}, default_timeout=60).run()
+app = AppTest.from_file({str(server.MAIN)!r}, default_timeout=180).run()
 for page in ("views/train.py", "views/compare.py"):
     app.switch_page(page).run()
     assert not app.exception, app.exception[0].message
 heavy = ("pytorch_lightning", "jsonargparse", "umap", "numba", "sklearn")
 print([name for name in heavy if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.stdout.strip().splitlines()[-1:] == ["[]"], done.stdout + done.stderr[-2000:]
 
 
@@ -363,7 +363,7 @@ def test_a_finished_training_shows_its_curves_and_samples_and_opens_elsewhere(
     (folder / training_jobs.JOB).write_text(json.dumps(kept))
     (folder / METRICS).write_text("step,loss,kl\n100,5.5,\n200,4.5,1.25\n")
     app = opened(**{"train-view": "Trainings"})
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while not app.get("image") and time.monotonic() < end:
         time.sleep(0.2)
         app = rerun(app)
@@ -405,10 +405,39 @@ def test_form_and_yaml_follow_each_other() -> None:
     assert Experiment.from_dict(yaml_of(app)) == named_experiment("sprites-beta-vae")[0]
 
 
+def test_a_label_is_one_of_the_data() -> None:
+    """Would catch a form that asks sprites for their digit, or their 6 scales for 3 classes."""
+
+    def label(app: AppTest) -> tuple[str, int]:
+        model = yaml_of(app)["model"]
+        assert Experiment.from_dict(yaml_of(app)) and not app.error
+        assert app.selectbox(key="train-model-label").value == model["label"]
+        return model["label"], model["classes"]
+
+    app = rerun(opened().selectbox(key="train-model").set_value("conditional-vae"))
+    assert label(app) == ("digit", 10)
+    app = rerun(app.selectbox(key="train-data").set_value("sprites"))
+    assert label(app) == ("shape", 3)
+    assert app.selectbox(key="train-model-label").options == ["shape", "scale", "orientation", "x", "y"]
+    app = rerun(app.selectbox(key="train-model-label").set_value("scale"))
+    assert label(app) == ("scale", 6)
+    app = rerun(app.number_input(key="train-model-classes").set_value(4))  # what is typed stands
+    assert label(app) == ("scale", 4)
+    app = rerun(app.selectbox(key="train-model").set_value("conditional-gan"))
+    assert label(app) == ("scale", 6)
+    app = rerun(app.selectbox(key="train-data").set_value("digits"))
+    assert label(app) == ("digit", 10)
+    wrong = app.text_area(key=training_form.TEXT).value.replace("label: digit", "label: shape")
+    app = rerun(app.text_area(key=training_form.TEXT).set_value(wrong))
+    assert label(app) == ("shape", 10), "the form shows what the YAML says, right or wrong"
+    app = rerun(app.selectbox(key="train-data").set_value("folder"))
+    assert yaml_of(app)["model"]["label"] == "shape" == app.text_input(key="train-model-label").value
+
+
 def test_advice_fills_the_form_in() -> None:
     app = opened()
     app = rerun(app.button(key="train-suggest").click())
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     keys = []
     while not keys:
         assert time.monotonic() < end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from live import free_port
+from visiting import tracebacks
 
 from latentlab.app import training_jobs
 from latentlab.app.configuration import to_yaml
@@ -42,9 +43,7 @@ class Server:
         self.folder, self.runs = folder, folder / "runs"
         self.runs.mkdir()
         (folder / "locks").mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen | None = None
 
@@ -57,7 +56,7 @@ class Server:
                 stderr=log,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(self.folder / "locks")},
             )
-        end = time.monotonic() + 90
+        end = time.monotonic() + 180
         while time.monotonic() < end and self.process.poll() is None:
             try:
                 with urllib.request.urlopen(f"{self.address}/_stcore/health", timeout=2):
@@ -81,7 +80,7 @@ def served(tmp_path: Path):
     for job in training_jobs.list_jobs(server.runs):
         if job.alive:
             os.kill(job.pid, 9)
-    assert "Traceback" not in (tmp_path / "log.txt").read_text()
+    assert not tracebacks((tmp_path / "log.txt").read_text())
 
 
 def settled(page) -> None:

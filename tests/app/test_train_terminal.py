@@ -76,7 +76,7 @@ def terminal(workspace: Path, tmp_path: Path) -> Iterator[subprocess.Popen]:
         process.wait()
 
 
-def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -84,7 +84,7 @@ def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
 
 
 def shown(**choices: str) -> AppTest:
-    app = AppTest.from_file(str(server.MAIN), default_timeout=60)
+    app = AppTest.from_file(str(server.MAIN), default_timeout=180)
     app.query_params.update(choices)
     app = app.run().switch_page(TRAIN).run()
     assert not app.exception, app.exception[0].message
@@ -121,7 +121,7 @@ def test_a_training_in_a_terminal_is_shown_and_stopped(terminal: subprocess.Pope
     app.button(key="stop-mine").click().run()
     told = [json.loads(line) for line in (job.folder / COMMANDS).read_text().splitlines()]
     assert [entry["command"] for entry in told] == ["stop"]
-    assert terminal.wait(60) == 0, "a signal would have made it 130, or killed it"
+    assert terminal.wait(180) == 0, "a signal would have made it 130, or killed it"
     ended = training_jobs.read_job(job.folder)
     assert ended is not None and not ended.alive and ended.state == "stopped" and ended.resumable
     assert training_jobs.busy_devices(workspace) == {}

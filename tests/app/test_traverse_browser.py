@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
-import urllib.request
 
 import numpy as np
 import pytest
-from live import free_port
+from visiting import chromium, exceptions, explorer, until, watch
 
 from latentlab import Run, analysis
 from latentlab.models.edits import Edit
@@ -19,8 +14,6 @@ from latentlab.models.edits import Edit
 pytestmark = pytest.mark.browser
 RUN = "zoo:sprites-beta-vae"
 PAGE = f"run={RUN}&image=1234&engine=Server"  # one engine, so that pictures are equal to the last bit
-SERVE = "import sys; from latentlab.app import server; server.serve(int(sys.argv[1]), sys.argv[2])"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 STAGE = "generator.deconv1"
 
 
@@ -32,56 +25,21 @@ def run() -> Run:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory):
     """Our own server over the shipped runs; its address."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(port), str(folder / "runs")],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-    try:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        assert process.poll() is None, (folder / "log.txt").read_text()
-        yield f"http://127.0.0.1:{port}"
-        assert "Traceback" not in (folder / "log.txt").read_text(), (folder / "log.txt").read_text()[-3000:]
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    folder = tmp_path_factory.mktemp("server")
+    with explorer(folder / "runs", folder) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser(chromium_path: str):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
+    with chromium(chromium_path) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def visit(browser, address: str):
     """Opens pages, each in a browser context of its own; fails on errors and on requests that leave."""
     contexts, troubles = [], []
-
-    def outside(url: str) -> None:
-        if not url.startswith((address, address.replace("http", "ws"), "blob:", "data:")):
-            troubles.append(f"outside: {url}")
-
-    def console(message) -> None:
-        if message.type == "error" and "/_stcore/" not in message.location.get("url", ""):
-            troubles.append(f"console: {message.text} {message.location}")
 
     def open_page(path: str):
         context = browser.new_context(
@@ -90,26 +48,16 @@ def visit(browser, address: str):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(45_000)
-        page.on("console", console)
-        page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-        page.on("request", lambda request: outside(request.url))
-        page.on("websocket", lambda socket: outside(socket.url))
+        watch(page, address, troubles)
         page.goto(path if path.startswith("http") else address + path)
         return page
 
     yield open_page
     for context in contexts:
         for page in context.pages:
-            troubles += page.locator("[data-testid=stException]").all_inner_texts()
+            troubles += exceptions(page)
         context.close()
     assert not troubles
-
-
-def until(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def settled(page) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from latentlab.data import dataset_names, list_datasets, open_dataset
+from latentlab.data import dataset_names, factor_sizes, list_datasets, open_dataset
 
 
 def test_what_is_listed_is_what_opens():
@@ -18,6 +18,16 @@ def test_what_is_listed_is_what_opens():
         assert (info.size, info.image_shape, info.factors) == (len(data), data.image_shape, data.labels)
         assert info.source == data.source and data.name == name and info.available
     assert [name for name in listed if ":" in name] == ["folder:PATH", "dsprites:PATH", "shapes3d:PATH"]
+
+
+@pytest.mark.parametrize("options", [{}, {"color": True}, {"color": False}])
+def test_factors_known_without_opening_are_those_of_the_data(options):
+    for name in ("sprites",) if options else ("sprites", "scenes", "digits"):
+        space = open_dataset(name, **options).factor_space
+        assert factor_sizes(name, options) == dict(zip(space.names, space.sizes, strict=True))
+    assert factor_sizes("dsprites:/a/file") == factor_sizes("sprites")
+    assert factor_sizes("shapes3d:/a/file") == factor_sizes("scenes")
+    assert factor_sizes("folder:/a/folder") == factor_sizes("celeba") == factor_sizes("nothing") == {}
 
 
 def test_availability_looks_at_the_root(tmp_path, monkeypatch):

@@ -75,7 +75,7 @@ class Node:
             str(PACKAGE / "engine.wasm"),
             str(self.job),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         shapes = {stage.address: stage.state.shape for stage in program.stages}

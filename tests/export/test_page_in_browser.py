@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pace import slowdown, stretched
+from visiting import chromium
+from visiting import until as wait_until
 
 from latentlab.analysis import encode_dataset
 from latentlab.export import export_html
@@ -15,7 +19,6 @@ from latentlab.models.edits import Edit
 from latentlab.runs import Run
 
 pytestmark = pytest.mark.browser
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 FIRST_FRAME = 1000.0  # milliseconds from the start of the navigation
 NAMES = ("scenes-beta-vae", "digits-m2", "digits-stylegan")
 
@@ -37,11 +40,8 @@ def pages(runs, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def browser(chromium_path: str):
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
+    with chromium(chromium_path) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -112,13 +112,13 @@ def frames(page) -> int:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_starts_at_once_and_shows_what_torch_decodes(visit, runs, pages, name):
-    """The fastest of three starts counts, since others use the machine too."""
+    """The fastest of three starts counts, and the limit stretches, where others use the machine too."""
     first = []
     for _ in range(3):
         page = visit(pages[name])
         first.append(page.evaluate("window.__latentlab.first_frame_ms"))
     print(f"\n{name}: first frame after {', '.join(f'{ms:.0f}' for ms in first)} ms")
-    assert min(first) <= FIRST_FRAME
+    assert min(first) <= FIRST_FRAME * stretched(slowdown())
     assert page.evaluate("window.__latentlab.decoded_in") == "worker"
     assert page.evaluate("window.__latentlab.largest_difference") < 1.0
     assert "differ from PyTorch's by at most" in page.inner_text("#check")
@@ -133,24 +133,28 @@ def test_a_drag_redraws_all_along(visit, runs, pages):
     start, before = frames(page), pixels(page)
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
-    began = time.monotonic()
-    for i in range(60):
-        page.mouse.move(box["x"] + 8 + (box["width"] - 16) * i / 59, box["y"] + box["height"] / 2)
-    took = time.monotonic() - began
+    began, places = time.monotonic(), itertools.count()
+
+    def redrawn() -> bool:
+        for _ in range(30):
+            share = next(places) % 60 / 59
+            page.mouse.move(box["x"] + 8 + (box["width"] - 16) * share, box["y"] + box["height"] / 2)
+        return frames(page) >= start + 10
+
+    wait_until(redrawn)
+    took, drawn = time.monotonic() - began, frames(page) - start
+    page.mouse.move(box["x"] + box["width"] - 8, box["y"] + box["height"] / 2)
     page.mouse.up()
-    until(page, f"window.__latentlab.frames > {start + 5}")
-    time.sleep(0.3)
-    drawn, latencies = frames(page) - start, page.evaluate("window.__latentlab.latencies_ms")
+    latencies = page.evaluate("window.__latentlab.latencies_ms")
     print(
         f"\n{drawn} pictures in {took:.2f} s of dragging, {drawn / took:.0f} a second; "
         f"median {np.median(latencies):.1f} ms"
     )
-    assert drawn >= 10 and np.median(latencies) < 200
-    assert np.abs(pixels(page) - before).mean() > 1
-    assert np.abs(pixels(page) - decoded(runs["scenes-beta-vae"], last_z(page))).max() <= 1.5
+    assert np.median(latencies) < 200 * stretched(slowdown())
+    wait_until(lambda: np.abs(pixels(page) - before).mean() > 1)
+    wait_until(lambda: np.abs(pixels(page) - decoded(runs["scenes-beta-vae"], last_z(page))).max() <= 1.5)
     page.keyboard.press("z")
-    until(page, f"window.__latentlab.frames > {start + drawn}")
-    assert np.abs(pixels(page) - before).max() == 0
+    wait_until(lambda: np.abs(pixels(page) - before).max() == 0)
 
 
 def test_a_unit_goes_off_and_on_again(visit, runs, pages):

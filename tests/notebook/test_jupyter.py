@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from live import free_port
-from notebook_servers import decoded, drag, pixels, serving, until
+from notebook_servers import SECONDS, decoded, drag, pixels, serving, until
 
 from latentlab.models.edits import Edit
 from latentlab.runs import Run
@@ -115,14 +115,15 @@ class Lab:
         return printed.last.inner_text() if printed.count() else ""
 
     def told(self, unlike: Told | None = None) -> Told:
-        """What Python knows: z, the edits, and z of the other widget; waits until it is unlike what it was."""
-        deadline = time.monotonic() + 120
+        """What Python knows: z, the edits, and z of the other widget; waits until it is unlike `unlike`, and rests."""
+        deadline, before = time.monotonic() + SECONDS, None
         while True:
             time.sleep(0.3)  # a gesture is sent a tenth of a second after its end
             z, edits, other = json.loads(self.run(1))
             told = z, [Edit.from_dict(edit) for edit in edits], other
-            if told != unlike:
+            if told == before and told != unlike:  # else it may be somewhere on the way of a drag
                 return told
+            before = told
             assert time.monotonic() < deadline
 
 

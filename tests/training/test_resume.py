@@ -85,7 +85,7 @@ def test_ctrl_c_saves_at_once_and_says_how_to_go_on(uninterrupted, tmp_path):
     path = tmp_path / "run"
     process = start_and_wait(path, 60)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     assert f"Continue with: latentlab train --resume {path}" in out
     assert "Traceback" not in err
@@ -96,7 +96,7 @@ def test_a_full_disk_ends_with_one_sentence_and_keeps_the_last_checkpoint(uninte
     path = tmp_path / "run"
     start_and_stop = start_and_wait(path, 30)
     start_and_stop.send_signal(signal.SIGINT)
-    start_and_stop.communicate(timeout=60)
+    start_and_stop.communicate(timeout=180)
     kept = saved_step(path)
 
     def smaller_files():

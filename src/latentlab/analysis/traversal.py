@@ -135,7 +135,7 @@ class SwapGrid(Result):
 def dim_ranges(
     model: Any,
     *,
-    span: str | float = "prior",
+    span: Any = "prior",
     coverage: float = 0.95,
     z: Any = None,
     encoding: Encoding | None = None,
@@ -148,8 +148,9 @@ def dim_ranges(
         model: a generative model.
         span: "prior" for the central ``coverage`` of the prior; "posterior" for the central ``coverage``
             of the aggregate posterior, taken as normal with its mean and sigma, where sigma squared is
-            the mean posterior variance plus the variance of the means; or k, for ``z`` plus and minus k
-            prior standard deviations.
+            the mean posterior variance plus the variance of the means; k, for ``z`` plus and minus k
+            prior standard deviations; or the ranges themselves, a table (dim, 2) of low and high, whose rows of
+            categorical coordinates are not read.
         coverage: share of the distribution inside the range, in (0, 1).
         z: the code (dim,) that a range of k standard deviations lies around; None is a prior draw of
             ``seed``.
@@ -162,7 +163,8 @@ def dim_ranges(
         (dim, 2), low and high of each coordinate; 0 and 1 for categorical ones, first and last index of a codebook.
 
     Raises:
-        ValueError: on an unknown span, on a coverage outside (0, 1), or on a missing or foreign encoding.
+        ValueError: on an unknown span, on a coverage outside (0, 1), on a missing or foreign encoding, or on a table
+            without a finite low < high for each coordinate (whole numbers of its size for a codebook's index).
     """
     needs_generator(model)
     if encoding is not None:
@@ -172,7 +174,7 @@ def dim_ranges(
 
 def _ranges(
     model: Any,
-    span: str | float,
+    span: Any,
     coverage: float,
     z: Any,
     encoding: Encoding | None,
@@ -190,7 +192,9 @@ def _ranges(
     for block in place.blocks:
         if isinstance(block.prior, Codebook):
             ranges[place.slice(block.name), 1] = block.prior.size - 1
-    if span == "prior" and mapped:
+    if isinstance(span, (np.ndarray, list, tuple)):
+        ranges = _table(place, span, ranges)
+    elif span == "prior" and mapped:
         ranges = np.quantile(_mapped_codes(model, space), [tail, 1.0 - tail], axis=0).T
     elif span == "prior":
         for i in ordered:
@@ -210,9 +214,38 @@ def _ranges(
         ranges[ordered] = both[ordered]
     else:
         raise ValueError(
-            f"span must be 'prior', 'posterior' or a number of standard deviations; got {span!r}."
+            f"span must be 'prior', 'posterior' or a number of standard deviations, or a table; got {span!r}."
         )
     return ranges
+
+
+def _table(place: LatentSpace, given: Any, usual: np.ndarray) -> np.ndarray:
+    """Ranges (dim, 2) as given, checked; categories keep the usual ones."""
+    try:
+        table = np.array(given, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"A table of ranges is ({place.dim}, 2) numbers; got {given!r}.") from None
+    if table.shape != (place.dim, 2):
+        raise ValueError(f"A table of ranges is ({place.dim}, 2), low and high; got shape {table.shape}.")
+    for i, (low, high) in enumerate(table):
+        prior = place.block_of(i).prior
+        if isinstance(prior, Categorical):
+            table[i] = usual[i]
+        elif not (np.isfinite([low, high]).all() and low < high):
+            raise ValueError(f"The range of {place.names[i]} needs low < high; got {low:g} to {high:g}.")
+        elif isinstance(prior, Codebook) and not (
+            low.is_integer() and high.is_integer() and 0 <= low and high <= prior.size - 1
+        ):
+            raise ValueError(
+                f"{place.names[i]} is an index, so its range is of whole numbers from 0 to {prior.size - 1}; "
+                f"got {low:g} to {high:g}."
+            )
+    return table
+
+
+def _kind(span: Any) -> str:
+    """What a span is called in a result."""
+    return span if isinstance(span, str) else "sigma" if isinstance(span, (int, float)) else "values"
 
 
 def _mapped_codes(model: Any, space: str | None) -> np.ndarray:
@@ -233,7 +266,7 @@ def traverse(
     *,
     values: Any = None,
     steps: int = 11,
-    span: str | float = "prior",
+    span: Any = "prior",
     coverage: float = 0.95,
     encoding: Encoding | None = None,
     edits: Sequence = (),
@@ -274,7 +307,7 @@ def traverse(
         ranges = _ranges(model, span, coverage, start, encoding, space=space)
         ends = ranges[[i for _, i, _ in strips]]
         table = np.linspace(ends[:, 0], ends[:, 1], steps, axis=1)
-        kind = span if isinstance(span, str) else "sigma"
+        kind = _kind(span)
     else:
         table, kind = _explicit(values, len(strips)), "values"
     along = [_values(place, strip, row, values is not None) for strip, row in zip(strips, table, strict=True)]
@@ -341,7 +374,7 @@ def traverse_grid(
     *,
     values: Sequence[Any] | None = None,
     steps: int | tuple[int, int] = 9,
-    span: str | float = "prior",
+    span: Any = "prior",
     coverage: float = 0.95,
     encoding: Encoding | None = None,
     edits: Sequence = (),
@@ -387,7 +420,7 @@ def traverse_grid(
         x_values, y_values = (
             np.linspace(ranges[i, 0], ranges[i, 1], n) for i, n in zip((x, y), counts, strict=True)
         )
-        kind = span if isinstance(span, str) else "sigma"
+        kind = _kind(span)
     else:
         if len(values) != 2:
             raise ValueError(f"values must be a pair of lists (x, y); got {len(values)} lists.")
@@ -535,7 +568,8 @@ def _values(space: LatentSpace, strip: Strip, row: np.ndarray, explicit: bool) -
     if not isinstance(prior, Codebook):
         return row
     if not explicit:
-        return np.array(prior.indices(len(row)))
+        whole = row[0] == 0 and row[-1] == prior.size - 1
+        return np.array(prior.indices(len(row))) if whole else np.unique(np.rint(row))
     if not np.isin(row, np.arange(prior.size)).all():
         raise ValueError(
             f"{strip[0]} is an index of a codebook, so its values are whole numbers from 0 to {prior.size - 1}; "

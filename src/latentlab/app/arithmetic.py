@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
 
-from latentlab.app import controls, kept_codes, sliders, state
+from latentlab.app import attempts, controls, kept_codes, sliders, state
 from latentlab.app.attributes import Sum, factors_of, group_codes, groups_of, of_factor, of_groups
 from latentlab.app.between import codes_of
 from latentlab.app.calls import Call, Made
@@ -30,7 +29,7 @@ FACTOR, GROUPS, CODES = "Factor", "Groups", "A − B + C"
 
 STEPS = 7
 
-_COUNT, _WRONG = "codes-put-aside", "arithmetic-went-wrong"
+_COUNT, _PLACE = "codes-put-aside", "arithmetic"
 
 MODE_HELP = (
     "What is added to the present code. **Factor**: the mean code of images with a value of a factor minus that of "
@@ -82,7 +81,7 @@ def draw(
     if summed is not None:
         with controls.one_sentence():
             _result(run, encoding, pull, z, edits, space, summed, float(strength))
-    _say_what_went_wrong()
+    attempts.say_what_went_wrong(_PLACE)
     _put_aside(run, z, space)
 
 
@@ -211,8 +210,8 @@ def _result(
             st.button(
                 "Keep as a direction",
                 key="sum-direction",
-                on_click=_or_say,
-                args=(state.save_direction, run, vector.direction),
+                on_click=attempts.attempt,
+                args=(_PLACE, state.save_direction, run, vector.direction),
                 help="It then stands under Directions above, as a slider in steps of one standard deviation.",
             )
 
@@ -242,7 +241,7 @@ def _put_aside(run: Run, z: np.ndarray, space: str | None) -> None:
                 code = KeptCode(name, space_of(run.model, space).name, z)
                 kept_codes.keep_code(path, code)
                 st.session_state[_COUNT] = count + 1
-                st.session_state.pop(_WRONG, None)
+                attempts.forget_what_went_wrong(_PLACE)
                 st.rerun()
         for i, code in enumerate(codes):
             with st.container(horizontal=True, vertical_alignment="center"):
@@ -250,29 +249,13 @@ def _put_aside(run: Run, z: np.ndarray, space: str | None) -> None:
                 st.button(
                     "Forget",
                     key=f"aside-drop-{i}",
-                    on_click=_or_say,
-                    args=(kept_codes.forget_code, path, code.name),
+                    on_click=attempts.attempt,
+                    args=(_PLACE, kept_codes.forget_code, path, code.name),
                 )
         if not codes:
             st.caption(
                 "Name the code on the sliders to use it as A, B or C later; it stays with these weights."
             )
-
-
-def _or_say(act: Callable[..., None], *arguments: Any) -> None:
-    """Does what a button says; what went wrong stands on the page until a button does its work."""
-    st.session_state.pop(_WRONG, None)
-    try:
-        act(*arguments)
-    except OSError as error:
-        st.session_state[_WRONG] = f"Nothing was saved: {error.strerror or error}."
-    except state.USER_ERRORS as error:
-        st.session_state[_WRONG] = str(error)
-
-
-def _say_what_went_wrong() -> None:
-    if _WRONG in st.session_state:
-        st.error(controls.plainly(st.session_state[_WRONG]))
 
 
 __all__ = ["draw"]

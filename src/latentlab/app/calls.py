@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latentlab.app import state
+from latentlab.app import state, theme
 from latentlab.app.jobs import Job, Report
 from latentlab.models.edits import Edit
 
@@ -123,11 +123,12 @@ class Call:
 
     def job(self) -> Job:
         """The background job that answers it with its picture, started at the first call."""
+        dark = theme.dark()
 
         def work(report: Report) -> state.Drawn:
             report(0.0, f"{self.words} …")
             found = state.Drawn(self(report))
-            found.address  # noqa: B018 (drawn here, so that no page waits for it)
+            found.address_on(dark)  # drawn here, so that no page waits for it
             return found
 
         return state.job(self.run, self.name, self.key, work, heavy=True)

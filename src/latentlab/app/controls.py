@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from latentlab.runs import Run
 
 logger = logging.getLogger("latentlab.app")
+_awaiting = ContextVar("latentlab-awaiting", default="")
 
 LARGEST_SEED = 999_999
 
@@ -32,7 +34,7 @@ ENGINE_HELP = (
     "Who computes the picture while you drag. **Browser**: this browser itself, by a copy of the decoder; it does not "
     "wait for the network or for others. **Server**: the machine that runs latentlab. **Auto** takes the browser "
     "where the model and the edits allow it and it is quick enough, else the server. The line under the picture says "
-    "who draws; Layers always asks the server."
+    "who draws."
 )
 
 
@@ -95,8 +97,8 @@ def one_view() -> Iterator[None]:
         )
 
 
-def sidebar(picker: bool = True) -> None:
-    """Run picker and seed: the choices every page shares, kept in the address."""
+def sidebar(picker: bool = True, live: bool = True) -> None:
+    """Run picker, seed, and who draws ``live`` pictures: the choices that pages share, kept in the address."""
     addresses = [address for address, summary in state.runs().items() if summary.has_weights]
     if st.session_state.get("run") not in (None, *addresses):
         del st.session_state["run"]
@@ -112,7 +114,9 @@ def sidebar(picker: bool = True) -> None:
         bind="query-params",
         help="Decides everything drawn by chance: the same seed always shows the same pictures.",
     )
-    if picker:
+    if not live and "engine" in st.session_state:
+        st.session_state["engine"] = st.session_state["engine"]  # kept for the pages that show it
+    if live:
         st.segmented_control(
             "Live pictures",
             engine.DRAWING,
@@ -176,10 +180,13 @@ def objective_name(config: Any) -> str:
     for name, value in settings.items():
         if name != first and value == getattr(usual, name):
             continue
-        plain = isinstance(value, bool | str)
-        told.append(
-            str(value) if name == first and plain else f"{name} {value}" if plain else f"{name} {value:g}"
-        )
+        called = name.replace("_", " ")
+        if isinstance(value, bool):
+            told.append(called if value else f"no {called}")
+        elif isinstance(value, str):
+            told.append(value if name == first else f"{called} {value}")
+        else:
+            told.append(f"{called} {value:g}")
     return ", ".join([objective.objective, *told[:3]])
 
 
@@ -264,6 +271,9 @@ def sliders(run: Run, encoding: Encoding | None, start: Start) -> list[Axis]:
                     group=group,
                     meaning=names.get(space.names[i], ""),
                     whole=isinstance(block.prior, Codebook),
+                    sigma=None
+                    if isinstance(block.prior, Codebook)
+                    else (float(space.mean[i]), float(space.std[i])),
                     known=words,
                     help=meaning,
                 )
@@ -404,7 +414,8 @@ def await_job(run: Run, question: str, key: Any, task: state.Job) -> Any:
     """The result of a background job; until it is there shows how far it is and looks again by itself."""
     owner = engine.current_owner() or ""
     task.audience.add(owner)
-    st.session_state.setdefault("awaited", {})[run.digest, question, key] = (run, task)
+    awaited = st.session_state.setdefault("awaited", {})
+    awaited[run.digest, question, key] = (run, task, _awaiting.get())
     if not task.wait(0.4):
         watch(task, question)
         return None
@@ -420,13 +431,27 @@ def await_job(run: Run, question: str, key: Any, task: state.Job) -> Any:
 
 
 @contextmanager
-def awaiting() -> Iterator[None]:
-    """Cancels the heavy jobs that this page waited for at its last run and no longer does, unless others do."""
-    before = st.session_state.pop("awaited", {})
-    yield
+def awaiting(place: str) -> Iterator[None]:
+    """Cancels the heavy jobs that a place waited for at its last run and no longer does, unless others do.
+
+    Args:
+        place: names the part of a page. What is awaited elsewhere, on other pages too, goes on.
+    """
+    awaited = st.session_state.setdefault("awaited", {})
+    before = {name: entry for name, entry in awaited.items() if entry[2] == place}
+    for name in before:
+        del awaited[name]
+    token = _awaiting.set(place)
+    try:
+        yield
+    except BaseException:  # ended early, so that nobody knows what it would have waited for
+        awaited.update({name: entry for name, entry in before.items() if name not in awaited})
+        raise
+    finally:
+        _awaiting.reset(token)
     owner = engine.current_owner() or ""
-    for name, (run, task) in before.items():
-        if name not in st.session_state.get("awaited", {}) and task.leave(owner):
+    for name, (run, task, _) in before.items():
+        if name not in awaited and task.leave(owner):
             state.forget_job(run, *name[1:])
 
 

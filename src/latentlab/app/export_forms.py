@@ -51,12 +51,14 @@ class From:
         edits: edits of the generator.
         space: name of the code's space, None for the model's first one.
         encoding: of the run's data, where it is there already.
+        ranges: low and high of each coordinate (dim, 2) as the sliders reach; None where there are no such sliders.
     """
 
     z: np.ndarray | None = None
     edits: tuple = ()
     space: str | None = None
     encoding: Encoding | None = None
+    ranges: np.ndarray | None = None
 
 
 def _page(run: Run, given: From, key: str) -> Recipe | None:
@@ -243,8 +245,11 @@ def _span(given: From, key: str) -> dict[str, Any]:
     spans: dict[str, Any] = {"Prior": "prior", "± 2 σ": 2.0, "± 3 σ": 3.0}
     if given.encoding is not None and given.space is None:
         spans = {"Data": "posterior", **spans}
+    if given.ranges is not None:
+        spans = {"Sliders": given.ranges, **spans}
     chosen = spans[controls.choice("Range", list(spans), f"{key}-span", "How far each latent is moved.")]
-    return {"span": chosen, "encoding": given.encoding if chosen == "posterior" else None}
+    data = isinstance(chosen, str) and chosen == "posterior"
+    return {"span": chosen, "encoding": given.encoding if data else None}
 
 
 def _scale(run: Run, key: str, count: int) -> int:

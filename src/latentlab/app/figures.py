@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from latentlab.app import calls, controls
+from latentlab.app import calls, controls, theme
 from latentlab.app.calls import Call, Path
 
 if TYPE_CHECKING:
@@ -73,13 +73,15 @@ def figure(
     if meaning:
         st.caption(meaning)
     paths = {name: number.path for name, number in numbers.items()}
+    with theme.paper():
+        composed = None if compose is None else compose(result)
     controls.show_drawn(
         found,
         alt,
         key,
         controls.file_name(call.run.name, call.name),
         call.code(paths, result),
-        None if compose is None else compose(result),
+        composed,
         choose,
     )
     return result

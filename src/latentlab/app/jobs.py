@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +24,10 @@ RESTS = 4.0  # how many times as long as it worked a job rests meanwhile …
 LONGEST_PAUSE = 1.0  # … and how many seconds at most
 DESERTED = 10.0  # seconds after which a heavy job ends whose sessions have all gone away
 
+LAST_WAIT = 10.0  # seconds that Python's end waits for jobs, which it has cancelled
+
 _one_at_a_time = threading.Semaphore(1)
+_begun: weakref.WeakSet[Job] = weakref.WeakSet()
 
 
 class Cancelled(Exception):
@@ -59,6 +64,7 @@ class Job:
         self._done = threading.Event()
         self._stop = threading.Event()
         self._reported = self._awaited = self._looked = self.started
+        _begun.add(self)
         threading.Thread(target=self._run, daemon=True, name="latentlab-job").start()
 
     def _run(self) -> None:
@@ -154,3 +160,19 @@ def _be_nice() -> None:
     """Lets other threads go first, where the system gives each thread a priority of its own."""
     if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+def end_all(seconds: float = LAST_WAIT) -> bool:
+    """Cancels all jobs that go on and waits for them; whether all have ended. Who asks for one again gets it anew.
+
+    Python calls it when it ends: a thread that is inside of torch by then would abort the process.
+    """
+    going = [job for job in tuple(_begun) if not job.done]
+    for job in going:
+        job.deserted = True
+        job.cancel()
+    end = time.monotonic() + seconds
+    return all([job.wait(max(0.0, end - time.monotonic())) for job in going])
+
+
+atexit.register(end_all)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from latentlab.files import atomic_write
+from latentlab.files import atomic_write, sole_writer
 
 if TYPE_CHECKING:
     from latentlab.runs import Run, Workspace
@@ -24,7 +23,6 @@ PRESENT = "Sliders"
 """What the code on the sliders is called beside kept ones."""
 
 _RESERVED = re.compile(rf"{PRESENT}|seed \d+|.* \(group\)", re.IGNORECASE)
-_writing = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +110,7 @@ def keep_code(path: Path, code: KeptCode) -> None:
         raise ValueError(
             f"{code.name!r} means something else in the menus of A, B and C; give the code another name."
         )
-    with _writing:
+    with sole_writer(path):
         save_codes(path, with_code(_present(path), code))
 
 
@@ -123,7 +121,7 @@ def forget_code(path: Path, name: str) -> None:
         ValueError: if the file can't be understood.
         OSError: if the file can't be read or written. In either case it stays as it is.
     """
-    with _writing:
+    with sole_writer(path):
         save_codes(path, [code for code in _present(path) if code.name != name])
 
 

@@ -93,6 +93,7 @@ class LayoutProcess:
                 line = ""
                 with suppress(OSError, ValueError):
                     line = stdout.readline()
+                line = line if line.endswith("\n") else ""  # cut off where the process was ended
                 lines.put(line)
                 answered = not line or "share" not in json.loads(line)
 

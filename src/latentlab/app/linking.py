@@ -10,7 +10,7 @@ import numpy as np
 import streamlit as st
 
 from latentlab import analysis
-from latentlab.app import engine, linked_categories, state
+from latentlab.app import engine, linked_categories, state, theme
 from latentlab.app.components.compare import CategoryLink, Link, Other
 from latentlab.app.jobs import Job
 from latentlab.app.start import Start, drawn_code, temperature
@@ -133,6 +133,7 @@ def matching_job(first: Run, other: Run) -> Job | None:
     """The job that matches two models on images of the first one's data; None where that can't be done."""
     if not (state.encodes(first) and state.encodes(other)) or state.dataset_or_reason(first)[0] is None:
         return None
+    dark = theme.dark()
 
     def work(report) -> state.Drawn:
         data = state.dataset(first)
@@ -147,7 +148,7 @@ def matching_job(first: Run, other: Run) -> Job | None:
                 progress=lambda done, total: report(done / total, f"matching latents: {done:,} of {total:,}"),
             )
         )
-        found.address  # noqa: B018 (drawn here, so that no page waits for it)
+        found.address_on(dark)  # drawn here, so that no page waits for it
         return found
 
     return state.job(first, "match", (other.digest, state.data_key(first)), work, heavy=True)

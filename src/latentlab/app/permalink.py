@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from latentlab.app.ranges import USUAL, Ranges
 from latentlab.models.edits import Edit
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class View:
         keep_edits: whether Traverse draws with them.
         stage: address of the stage whose unit is looked at.
         unit: its number.
+        ranges: how far the sliders reach.
+        plane: seed at the upper left of the seed plane, and the place on it: columns from the left, rows from the top;
+            None for its middle.
     """
 
     run: str
@@ -66,6 +70,8 @@ class View:
     keep_edits: bool = False
     stage: str | None = None
     unit: int | None = None
+    ranges: Ranges = USUAL
+    plane: tuple[int, float, float] | None = None
 
 
 def short(digest: str) -> str:
@@ -102,7 +108,8 @@ def _packed(view: View) -> str:
     plain = {
         field.name: value
         for field in fields(View)
-        if field.name not in ("z", "slots", "edits") and (value := getattr(view, field.name)) != field.default
+        if field.name not in ("z", "slots", "edits", "ranges")
+        and (value := getattr(view, field.name)) != field.default
     }
     if view.z is not None:
         plain["z"] = _text(view.z)
@@ -110,6 +117,8 @@ def _packed(view: View) -> str:
         plain["slots"] = [None if slot is None else _text(slot) for slot in view.slots]
     if view.edits:
         plain["edits"] = [edit.to_dict() for edit in view.edits]
+    if view.ranges:
+        plain["ranges"] = view.ranges.plain()
     raw = json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()
     if len(raw) > _MOST_BYTES:  # would not be read back
         return "x" * len(raw)
@@ -201,6 +210,13 @@ def _read(plain: Any) -> View:
     if "edits" in found:
         _check("edits", isinstance(found["edits"], list))
         found["edits"] = tuple(Edit.from_dict(spec) for spec in found["edits"])
+    if "ranges" in found:
+        found["ranges"] = _ranges(found["ranges"])
+    if "plane" in found:
+        place = found["plane"]
+        _check("plane", isinstance(place, list) and len(place) == 3 and _whole(place[0]) and place[0] >= 0)
+        _check("plane", all(_whole(v) or isinstance(v, float) for v in place[1:]))
+        found["plane"] = (place[0], float(place[1]), float(place[2]))
     return View(**found)
 
 
@@ -211,6 +227,13 @@ def _check(name: str, good: bool) -> None:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _ranges(plain: Any) -> Ranges:
+    try:
+        return Ranges.read(plain)
+    except ValueError as error:
+        raise ValueError(f"The link's ranges can't be used. {error}") from None
 
 
 def _is_pair(value: Any) -> bool:

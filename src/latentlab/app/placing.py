@@ -10,6 +10,7 @@ import streamlit as st
 
 from latentlab.app import components
 from latentlab.app.components.traverse import Slots
+from latentlab.app.ranges import USUAL, Ranges
 
 if TYPE_CHECKING:
     from latentlab.app.components import TraverseState
@@ -34,6 +35,7 @@ class Held:
         locks: coordinates that the dice leaves alone.
         slots: the numbers kept as A and B.
         seed: of the dice, 0 where it was not thrown.
+        ranges: how far they reach.
         serial: counts what was put there from outside the sliders.
     """
 
@@ -44,6 +46,7 @@ class Held:
     locks: tuple[int, ...] = ()
     slots: Slots = (None, None)
     seed: int = 0
+    ranges: Ranges = USUAL
     serial: int = 0
 
     @property
@@ -71,16 +74,32 @@ def held(run: Run, pull: Pull | None, start: str, numbers: np.ndarray, final: bo
         now = replace(kept, start=start)
         st.session_state[_HELD] = now if final else kept
         return now
-    now = Held(run.digest, pull, start, numbers)
+    now = Held(run.digest, pull, start, numbers, ranges=_kept_ranges(present(run), run, pull))
     st.session_state[_HELD] = now
     return now
+
+
+def _kept_ranges(before: Held | None, run: Run, pull: Pull | None) -> Ranges:
+    """What stays of the ranges when the sliders stand for something else: those of the same space's coordinates."""
+    if before is None:
+        return USUAL
+    first = run.model.latent_space.name
+    old, new = (first if each is None else each.space for each in (before.pull, pull))
+    if old != new:
+        return USUAL
+    return before.ranges if before.pull == pull else before.ranges.below(run.model.spaces[new].dim)
 
 
 def keep(before: Held, found: TraverseState) -> None:
     """Remembers where a person left the sliders."""
     kept = st.session_state.get(_HELD, before)
     st.session_state[_HELD] = replace(
-        kept, z=found.z, locks=found.locks, slots=found.slots, seed=found.seed or before.seed
+        kept,
+        z=found.z,
+        locks=found.locks,
+        slots=found.slots,
+        seed=found.seed or before.seed,
+        ranges=found.ranges,
     )
 
 
@@ -89,8 +108,15 @@ def present(run: Run) -> Held | None:
     kept = st.session_state.get(_HELD)
     if kept is None or kept.digest != run.digest:
         return None
-    found = components.traverse_state(KEY, kept.z, kept.revision, kept.locks, kept.slots)
-    return replace(kept, z=found.z, locks=found.locks, slots=found.slots, seed=found.seed or kept.seed)
+    found = components.traverse_state(KEY, kept.z, kept.revision, kept.locks, kept.slots, kept.ranges)
+    return replace(
+        kept,
+        z=found.z,
+        locks=found.locks,
+        slots=found.slots,
+        seed=found.seed or kept.seed,
+        ranges=found.ranges,
+    )
 
 
 def put(run: Run, pull: Pull | None, numbers: np.ndarray) -> None:
@@ -98,9 +124,10 @@ def put(run: Run, pull: Pull | None, numbers: np.ndarray) -> None:
     now = present(run)
     numbers = np.asarray(numbers, np.float32)
     if now is None or now.z.shape != numbers.shape:
-        now = Held(run.digest, pull, None, numbers, seed=0 if now is None else now.seed)
+        seed, ranges = 0 if now is None else now.seed, _kept_ranges(now, run, pull)
+        now = Held(run.digest, pull, None, numbers, seed=seed, ranges=ranges)
     elif now.pull != pull:
-        now = replace(now, pull=pull, start=None)
+        now = replace(now, pull=pull, start=None, ranges=_kept_ranges(now, run, pull))
     st.session_state[_HELD] = replace(now, z=numbers, serial=_next())
 
 

@@ -10,6 +10,7 @@ import streamlit as st
 
 from latentlab.app import components, controls, engine, sliders, state
 from latentlab.app.calls import opened, written
+from latentlab.app.lattice import KEY, SIDE, STRIDE, Lattice, standing
 from latentlab.app.pull import W_PLUS, W
 from latentlab.app.start import roll, temperature
 from latentlab.latents import Categorical, Codebook, Normal, Uniform
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     from latentlab.latents import Block
     from latentlab.runs import Run
 
-SIDE = 7  # seeds in a row and in a column
-STRIDE = 100  # from a seed to the one below it
 THUMBNAIL = 48  # pixels of the longer side of a seed's small picture, at most
-KEY = "seed-plane"
 PICTURES = f"{KEY}-pictures"
 
 HELP = (
@@ -91,8 +89,8 @@ def draw(run: Run, pull: Pull | None, held: np.ndarray, edits: tuple) -> None:
         of_pictures,
         lambda report: _sheet(run, pull, codes, place.name, heat, rest, edits, report),
     )
-    revision = f"{run.digest[:12]}-{place.name}-{first}"
-    where = components.plane_place(KEY, (SIDE, SIDE), revision)
+    stands = standing(Lattice(run.digest, place.name, int(first)))
+    where = stands.place
     code = blended(run, place.name, seeds, codes, where, heat)
     numbers = np.concatenate([code, rest]).astype(np.float32)
     ways = [_way(block) for block in place.blocks]
@@ -108,7 +106,7 @@ def draw(run: Run, pull: Pull | None, held: np.ndarray, edits: tuple) -> None:
             key=KEY,
             image_shape=run.model.image_shape,
             sheet=sheet,
-            revision=revision,
+            revision=stands.revision,
             rest=rest.tolist(),
             temperature=heat,
             token=engine.open_session("seed-plane", run.model, z=numbers, edits=edits, pull=pull),

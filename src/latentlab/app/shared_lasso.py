@@ -76,11 +76,12 @@ def draw(first: Run, runs: Mapping[str, Run]) -> None:
         st.caption(f"Maps need encoders with two latents or more, and the data. {controls.plainly(why)}")
         return
     maps: dict[str, SharedMap] = {}
-    for name, run in wide.items():
-        found = controls.await_job(run, QUESTION, state.data_key(first), map_job(first, run))
-        if found is None:
-            return
-        maps[name] = found
+    with controls.awaiting("shared-maps"):
+        for name, run in wide.items():
+            found = controls.await_job(run, QUESTION, state.data_key(first), map_job(first, run))
+            if found is None:
+                return
+            maps[name] = found
     st.caption(
         f"The same {len(next(iter(maps.values())).points):,} images on each model's map (PCA of its codes). Choose "
         "**Lasso** and draw around points on any of them: these images light up on all."
@@ -195,4 +196,6 @@ def gallery(data: FactorDataset, indices: np.ndarray) -> None:
     rows = [images[k : k + 12] for k in range(0, len(images), 12)]
     scale = max(1, 64 // images.shape[-1])
     cells = [[viz.to_pil(image, scale) for image in row] for row in rows]
-    st.image(theme.data_uri(viz.images.sheet(cells, gap=2)), alt="Images inside the lasso")
+    with theme.paper():
+        sheet = viz.images.sheet(cells, gap=2)
+    st.image(theme.data_uri(sheet), alt="Images inside the lasso")

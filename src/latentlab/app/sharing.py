@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from latentlab.app import components, controls, permalink, placing, state
+from latentlab.app import components, controls, lattice, permalink, placing, state
 from latentlab.app.components.mount import saved
 from latentlab.app.permalink import View
 
 if TYPE_CHECKING:
     from latentlab.app.pull import Pull
+    from latentlab.app.ranges import Ranges
     from latentlab.models.edits import Edit
     from latentlab.runs import Run
 
@@ -38,6 +39,9 @@ def gather(run: Run) -> View:
         stage=stage if looked_at else None,
         unit=unit if looked_at else None,
     )
+    stands = lattice.present(run)
+    if stands is not None:
+        view = replace(view, plane=(stands.lattice.first, stands.place.x, stands.place.y))
     if held is None:
         return view
     pull = held.pull
@@ -47,6 +51,7 @@ def gather(run: Run) -> View:
         slots=held.slots,
         locks=tuple(sorted(held.locks)),
         seed=held.seed,
+        ranges=held.ranges,
         space=None if pull is None else pull.space,
         directions=() if pull is None else tuple((d.name, permalink.fingerprint(d)) for d in pull.directions),
         cutoff=None if pull is None else pull.cutoff,
@@ -73,6 +78,10 @@ def follow() -> None:
         st.session_state["keep-edits"] = view.keep_edits
     if view.unit is not None:
         st.session_state["open"] = {"state": {"stage": view.stage, "unit": view.unit}}
+    if view.plane is not None:
+        first, x, y = view.plane
+        space = run.model.latent_space.name if held is None or held.pull is None else held.pull.space
+        lattice.restore(lattice.Lattice(run.digest, space, first), components.Place(x, y))
     if held is not None:
         placing.restore(held)
         if held.pull is not None:
@@ -135,6 +144,8 @@ def checked(view: View) -> tuple[Run, placing.Held | None]:
         raise ValueError(
             f"The link looks at unit {view.unit} of {str(view.stage)[:60]!r}, which this model has not."
         )
+    if view.plane is not None:
+        _check_plane(*view.plane)
     return run, None if view.z is None else _held(view, run)
 
 
@@ -161,6 +172,30 @@ def _check_edit(edit: Edit, shapes: dict[str, tuple[int, ...]]) -> None:
         raise ValueError(f"The link edits a region of {edit.stage!r}, which has no map.")
 
 
+def _check_plane(first: int, x: float, y: float) -> None:
+    last = lattice.SIDE - 1
+    if not (first <= controls.LARGEST_SEED and 0.0 <= x <= last and 0.0 <= y <= last):
+        raise ValueError(f"The link stands beside the seed plane, which reaches from 0 to {last}.")
+
+
+def _check_ranges(ranges: Ranges, run: Run, pull: Pull | None, dim: int) -> None:
+    from latentlab.latents import Categorical, Codebook
+
+    space = run.model.spaces[run.model.latent_space.name if pull is None else pull.space]
+    for index, low, high in ranges.own:
+        if index >= dim:
+            raise ValueError(f"The link sets the range of a slider that is not there; there are {dim}.")
+        prior = space.block_of(index).prior if index < space.dim else None
+        if isinstance(prior, Categorical):
+            raise ValueError(f"The link sets the range of a category, {space.block_of(index).name!r}.")
+        if isinstance(prior, Codebook) and not (
+            low.is_integer() and high.is_integer() and 0 <= low and high < prior.size
+        ):
+            raise ValueError(
+                f"The link's range of {space.names[index]!r} is none of its {prior.size} indices."
+            )
+
+
 def _held(view: View, run: Run) -> placing.Held:
     """What the sliders hold, as the view says."""
     assert view.z is not None
@@ -173,12 +208,13 @@ def _held(view: View, run: Run) -> placing.Held:
         raise ValueError(f"The link's A or B has not the {dim} numbers that the sliders here take.")
     if not all(0 <= lock < dim for lock in view.locks):
         raise ValueError(f"The link locks a slider that is not there; there are {dim}.")
+    _check_ranges(view.ranges, run, pull, dim)
     from latentlab.app import sliders
 
     for numbers in (view.z, *view.slots):
         if numbers is not None:
             _decodable("code", lambda numbers=numbers: sliders.decoded(run, pull, numbers, ()))
-    return placing.Held(run.digest, pull, None, view.z, view.locks, view.slots, view.seed)
+    return placing.Held(run.digest, pull, None, view.z, view.locks, view.slots, view.seed, view.ranges)
 
 
 def _pull(view: View, run: Run) -> Pull | None:

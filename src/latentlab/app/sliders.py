@@ -199,6 +199,7 @@ def axes(run: Run, pull: Pull | None, encoding: Encoding | None, start: Start) -
             low=-REACH,
             high=REACH,
             std=1.0,
+            sigma=(0.0, 1.0),
             group="Directions",
             help=_words(direction),
         )
@@ -239,6 +240,7 @@ def _mapped(run: Run, space: str, code: np.ndarray) -> list[Axis]:
             high=float(max(ranges[i, 1], code[i])) + 1e-6,
             default=float(code[i]),
             std=float((ranges[i, 1] - ranges[i, 0]) / 4.65),  # 98 % of a normal spans so many
+            sigma=(float(ranges[i].mean()), float((ranges[i, 1] - ranges[i, 0]) / 4.65)),
             group=space.upper(),
             help="An axis of W: the widest come first",
         )

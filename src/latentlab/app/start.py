@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 
 from latentlab.app import state, theme
-from latentlab.app.controls import LARGEST_SEED, plainly
+from latentlab.app.controls import LARGEST_SEED, await_job, awaiting, plainly
 from latentlab.latents.blending import has_temperature
 
 if TYPE_CHECKING:
@@ -62,6 +62,11 @@ START_HELP = (
 
 def starting_point(run: Run) -> Start:
     """Lets a person choose what to start from: an image of the data, a draw from the prior, or numbers."""
+    with awaiting("start"):  # an image that is no longer wanted is no longer looked for
+        return _choice(run)
+
+
+def _choice(run: Run) -> Start:
     data, missing = state.dataset_or_reason(run)
     can_encode = state.encodes(run) and data is not None
     ways = list(WAYS if can_encode else WAYS[1:] if data is None else (*WAYS[1:], WAYS[0]))
@@ -154,7 +159,6 @@ def inverted(run: Run, data: FactorDataset, index: int) -> Start:
 
     What it gives is a code like any other: the encoder that would meet the image itself is not there.
     """
-    from latentlab.app.controls import await_job
 
     def work(report: Report) -> Inversion:
         from latentlab.analysis import invert
@@ -163,7 +167,8 @@ def inverted(run: Run, data: FactorDataset, index: int) -> Start:
         return invert(run.model, image_of(data, index)[None])
 
     key = (index, state.data_key(run))
-    found = await_job(run, "inversion", key, state.job(run, "inversion", key, work, heavy=True))
+    task = state.job(run, "inversion", key, work, heavy=True)
+    found = await_job(run, "inversion", key, task)
     if found is None:
         mean = state.nearest(run, run.model.latent_space.mean.numpy()[None])[0]
         return Start(mean, None, "the prior's mean", f"{run.digest[:12]}-inverting", final=False)

@@ -13,7 +13,6 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Hashable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,22 +228,36 @@ def directions(run: Run) -> tuple[Direction, ...]:
 
 
 def save_direction(run: Run, direction: Direction) -> None:
-    """Keeps a direction in the workspace; one of the same name gives way.
+    """Keeps a direction in the workspace beside those that are there now; one of the same name gives way.
 
     Raises:
-        OSError: if the workspace can't be written to.
+        ValueError: if the file of directions can't be understood.
+        OSError: if it can't be read or written. In either case it stays as it is.
     """
-    from latentlab.analysis.direction import save_directions
-
-    others = [other for other in directions(run) if other.name != direction.name]
-    save_directions(_directions_file(run), [*others, direction])
+    _change_directions(run, direction.name, direction)
 
 
 def drop_direction(run: Run, name: str) -> None:
-    """Forgets a saved direction."""
-    from latentlab.analysis.direction import save_directions
+    """Forgets a saved direction.
 
-    save_directions(_directions_file(run), [d for d in directions(run) if d.name != name])
+    Raises:
+        ValueError: as ``save_direction``.
+        OSError: likewise.
+    """
+    _change_directions(run, name)
+
+
+def _change_directions(run: Run, name: str, *instead: Direction) -> None:
+    from latentlab.analysis.direction import load_directions, save_directions
+    from latentlab.files import sole_writer
+
+    path = _directions_file(run)
+    with sole_writer(path):
+        try:
+            kept = load_directions(path) if path.exists() else ()
+        except ValueError as error:
+            raise ValueError(f"Nothing was saved: {error} Mend that file or move it away.") from None
+        save_directions(path, [*(other for other in kept if other.name != name), *instead])
 
 
 def _directions_file(run: Run) -> Path:
@@ -260,30 +273,44 @@ class Drawn:
 
     def __init__(self, result: Any) -> None:
         self.result = result
+        self._pictures: dict[bool, Picture] = {}
+        self._addresses: dict[bool, str] = {}
 
-    @cached_property
+    @property
     def picture(self) -> Picture:
-        """The picture without its caption, which the page shows as text."""
+        """The picture without its caption, which the page shows as text; on the paper of the page that is drawn."""
+        return self.picture_on(theme.dark())
+
+    def picture_on(self, dark: bool) -> Picture:
+        """The picture without its caption, on dark paper or on light; each is drawn once."""
         from latentlab import viz
 
-        return viz.show(self.result, caption=False)
+        if dark not in self._pictures:
+            self._pictures[dark] = viz.show(self.result, caption=False, dark=dark)
+        return self._pictures[dark]
 
-    @cached_property
+    @property
     def address(self) -> str:
-        """The picture as a ``data:`` address."""
-        return theme.data_uri(self.picture.image)
+        """The picture as a ``data:`` address, on the paper of the page that is drawn."""
+        return self.address_on(theme.dark())
+
+    def address_on(self, dark: bool) -> str:
+        """The picture as a ``data:`` address, on dark paper or on light; each is drawn once."""
+        if dark not in self._addresses:
+            self._addresses[dark] = theme.data_uri(self.picture_on(dark).image)
+        return self._addresses[dark]
 
     def png(self) -> bytes:
-        """The picture with its caption, as PNG."""
+        """The picture with its caption, as PNG; on light paper, as it goes into papers."""
         from latentlab import viz
 
         return viz.show(self.result).png()
 
     def gif(self) -> bytes:
-        """The moving picture."""
+        """The moving picture, on light paper."""
         from latentlab import viz
 
-        return viz.images.gif_bytes(self.picture.frames, fps=12)
+        return viz.images.gif_bytes(self.picture_on(False).frames, fps=12)
 
     def files(self, name: str) -> bytes:
         """The result's files in one zip."""

@@ -124,7 +124,7 @@ def _data(values: dict) -> None:
         changed = copy.deepcopy(values)
         name = f"{chosen}:{given}" if given else chosen
         changed["data"] = {"name": name, "options": {} if options is None else options}
-        put(changed)
+        put(with_label(changed))
 
     st.subheader("Data", anchor=False)
     with st.container(horizontal=True, gap="small"):
@@ -177,11 +177,42 @@ def _part(values: dict, part: str, title: str, table: Mapping[str, Any]) -> None
         args=(values, part, key),
     )
     st.caption(f"{(kind.__doc__ or '').strip().splitlines()[0]} Use: {kind.use}.")
-    _grid(values, part, fields_of(kind))
+    _grid(values, part, _fields(values, part, kind))
 
 
 def _take_part(values: dict, part: str, key: str) -> None:
-    put(with_part(values, part, st.session_state[key]))
+    put(with_label(with_part(values, part, st.session_state[key])))
+
+
+def label_sizes(values: Mapping) -> dict[str, int]:
+    """The factors that a spec's data have as labels, and their numbers of values; {} where only the files tell."""
+    from latentlab.data import factor_sizes
+
+    options = values["data"].get("options")
+    return factor_sizes(values["data"]["name"], options if isinstance(options, Mapping) else {})
+
+
+def with_label(values: dict) -> dict:
+    """A spec whose model, if it is told a label, is told one that its data have: else their first, with its classes."""
+    sizes = label_sizes(values)
+    if "label" not in values["model"] or not sizes:
+        return values
+    label = values["model"]["label"]
+    label = label if label in sizes else next(iter(sizes))
+    return {**values, "model": {**values["model"], "label": label, "classes": sizes[label]}}
+
+
+def _fields(values: Mapping, part: str, kind: type) -> list[Field]:
+    """The fields of a part; a label is one of the data's factors, where they are known."""
+    fields, sizes = fields_of(kind), label_sizes(values)
+    if part != "model" or not sizes:
+        return fields
+    now = values[part].get("label")
+    labels = (*sizes, *(() if now in sizes else (str(now),)))
+    return [
+        dataclasses.replace(field, kind="choice", choices=labels) if field.name == "label" else field
+        for field in fields
+    ]
 
 
 def with_part(values: Mapping, part: str, name: str) -> dict:
@@ -240,7 +271,7 @@ def _widget(values: dict, part: str, field: Field) -> None:
             value = read_value(value)
         changed = copy.deepcopy(values)
         (changed[part] if part else changed)[field.name] = value
-        put(changed)
+        put(with_label(changed) if (part, field.name) == ("model", "label") else changed)
 
     common = {"key": key, "on_change": take, "help": field.meaning or None}
     if field.kind == "switch":

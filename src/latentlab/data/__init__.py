@@ -2,7 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from latentlab.data.catalogue import DOWNLOADABLE, DatasetInfo, dataset_names, list_datasets, open_dataset
+from latentlab.data.catalogue import (
+    DOWNLOADABLE,
+    DatasetInfo,
+    dataset_names,
+    factor_sizes,
+    list_datasets,
+    open_dataset,
+)
 
 if TYPE_CHECKING:
     from latentlab.data.correlation import Correlation
@@ -15,6 +22,7 @@ __all__ = [
     "FactorDataset",
     "FactorSpace",
     "dataset_names",
+    "factor_sizes",
     "list_datasets",
     "open_dataset",
 ]

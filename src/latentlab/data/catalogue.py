@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +45,7 @@ class _Entry:
     files: tuple[str, ...] = ()  # any of them below the root means that it is here
     takes_path: bool = False
     get: str = ""  # where the user's own file comes from; empty where any will do
+    sizes: tuple[int, ...] = ()  # how many values each factor has, where that is known before it is opened
 
 
 _ENTRIES: dict[str, _Entry] = {
@@ -54,6 +55,7 @@ _ENTRIES: dict[str, _Entry] = {
         (1, 64, 64),
         ("shape", "scale", "orientation", "x", "y"),
         "drawn here in the geometry of dSprites (Matthey et al., 2017); no file; Apache-2.0",
+        sizes=(3, 6, 40, 32, 32),
     ),
     "scenes": _Entry(
         "latentlab.data.scenes:Scenes",
@@ -61,6 +63,7 @@ _ENTRIES: dict[str, _Entry] = {
         (3, 64, 64),
         ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"),
         "ray-traced here in the manner of 3D Shapes (Burgess and Kim, 2018); no file; Apache-2.0",
+        sizes=(10, 10, 10, 8, 4, 15),
     ),
     "digits": _Entry(
         "latentlab.data.sources:open_digits",
@@ -68,6 +71,7 @@ _ENTRIES: dict[str, _Entry] = {
         (1, 32, 32),
         ("digit",),
         "UCI optical recognition of handwritten digits (Alpaydin and Kaynak, 1998), CC BY 4.0",
+        sizes=(10,),
     ),
     "mnist": _Entry(
         "latentlab.data.sources:open_mnist",
@@ -76,6 +80,7 @@ _ENTRIES: dict[str, _Entry] = {
         ("digit",),
         "MNIST (LeCun, Cortes and Burges, 1998), CC BY-SA 3.0",
         files=("MNIST/raw", "mnist", "train-images-idx3-ubyte.gz"),
+        sizes=(10,),
     ),
     "fashion-mnist": _Entry(
         "latentlab.data.sources:open_fashion_mnist",
@@ -84,6 +89,7 @@ _ENTRIES: dict[str, _Entry] = {
         ("garment",),
         "Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017), MIT",
         files=("FashionMNIST/raw", "fashion-mnist"),
+        sizes=(10,),
     ),
     "cifar10": _Entry(
         "latentlab.data.sources:open_cifar10",
@@ -92,6 +98,7 @@ _ENTRIES: dict[str, _Entry] = {
         ("label",),
         "CIFAR-10 (Krizhevsky, 2009); free for research, no licence stated",
         files=("cifar-10-batches-bin",),
+        sizes=(10,),
     ),
     "celeba": _Entry(
         "latentlab.data.celeba:open_celeba",
@@ -112,6 +119,7 @@ _ENTRIES: dict[str, _Entry] = {
         "the original dSprites file, .npz (Matthey et al., 2017), Apache-2.0",
         takes_path=True,
         get="the .npz from github.com/google-deepmind/dsprites-dataset",
+        sizes=(3, 6, 40, 32, 32),
     ),
     "shapes3d": _Entry(
         "latentlab.data.grids:open_shapes3d",
@@ -121,6 +129,7 @@ _ENTRIES: dict[str, _Entry] = {
         "the original 3D Shapes file, .h5 (Burgess and Kim, 2018), Apache-2.0",
         takes_path=True,
         get="3dshapes.h5 from github.com/google-deepmind/3d-shapes",
+        sizes=(10, 10, 10, 8, 4, 15),
     ),
 }
 
@@ -155,6 +164,23 @@ def list_datasets(root: str | Path | None = None) -> list[DatasetInfo]:
         title = f"{name}:PATH" if entry.takes_path else name
         rows.append(DatasetInfo(title, entry.size, entry.image_shape, entry.factors, entry.source, here, how))
     return rows
+
+
+def factor_sizes(name: str, options: Mapping[str, object] | None = None) -> dict[str, int]:
+    """Say how many values each factor of a data set has, without opening it.
+
+    Args:
+        name: What ``open_dataset`` takes.
+        options: Of the data set.
+
+    Returns:
+        {factor: number of values}; {} where only the files would tell, or there is no such data set.
+    """
+    entry = _ENTRIES.get(kind := str(name).partition(":")[0])
+    if entry is None or not entry.sizes:
+        return {}
+    more = {"color": 10} if kind == "sprites" and (options or {}).get("color") is True else {}
+    return more | dict(zip(entry.factors, entry.sizes, strict=True))
 
 
 def open_dataset(name: str, **options: object) -> FactorDataset:

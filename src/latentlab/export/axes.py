@@ -99,6 +99,7 @@ def axes_of(
                     "high": max(high, float(z[i])),
                     "default": float(np.rint(centre[i]) if whole else centre[i]),
                     "std": float(spread[i]),
+                    "sigma": None if whole else [float(space.mean[i]), float(space.std[i])],
                     "kl": None if encoding is None else float(encoding.kl_per_dim[i]),
                     "inactive": encoding is not None and not bool(encoding.active[i]),
                     "group": group,
@@ -143,6 +144,7 @@ def with_directions(
             "high": REACH,
             "default": 0.0,
             "std": 0.0,  # the dice draw a code, and leave it where it is
+            "sigma": [0.0, 1.0],
             "kl": None,
             "inactive": False,
             "group": "directions",

@@ -198,7 +198,7 @@ def _page(content: dict[str, Any], card: str) -> str:
     # One source of sliders and canvases for the explorer and for this page: its files are read, nothing is imported.
     css = shared.joinpath("core.css").read_text("utf-8") + own.joinpath("page.css").read_text("utf-8")
     scripts = {
-        "core": [shared.joinpath(f"{name}.js") for name in ("core", "traverse")],
+        "core": [shared.joinpath(f"{name}.js") for name in ("core", "ranges", "traverse")],
         "engine": [own.joinpath("engine.js")],
         "page": [own.joinpath(f"{name}.js") for name in ("decoder", "strips", "units", "page")],
     }

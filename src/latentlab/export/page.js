@@ -100,7 +100,7 @@
   }
 
   // ---- the views ---------------------------------------------------------------------------------------------------
-  const strips = new LL.Strips(content.axes, edge, decoder, traverse);
+  const strips = new LL.Strips(traverse.axes, edge, decoder, traverse);
   const units = new LL.Units(content.stages, decoder, traverse, (count) => {
     reminder.hidden = !count;
     reminder.textContent = count ? `Drawn with ${count} hidden ${count === 1 ? "unit" : "units"} switched off` : "";

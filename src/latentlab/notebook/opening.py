@@ -164,6 +164,7 @@ def _axes_of_space(model: Any, space: str, code: np.ndarray, seed: int) -> list[
             "high": float(max(ranges[i, 1], code[i])) + 1e-6,
             "default": float(code[i]),
             "std": float((ranges[i, 1] - ranges[i, 0]) / 4.65),  # 98 % of a normal spans so many
+            "sigma": [float(ranges[i].mean()), float((ranges[i, 1] - ranges[i, 0]) / 4.65)],
             "kl": None,
             "inactive": False,
             "group": "",

@@ -29,7 +29,7 @@ def _module() -> str:
     shared = files("latentlab").joinpath("app", "components")
     styles = [shared.joinpath("core.css"), export.joinpath("page.css"), own.joinpath("widget.css")]
     scripts = [
-        *(shared.joinpath(f"{name}.js") for name in ("core", "traverse")),
+        *(shared.joinpath(f"{name}.js") for name in ("core", "ranges", "traverse")),
         *(export.joinpath(f"{name}.js") for name in ("engine", "decoder", "strips", "units")),
         *(own.joinpath(f"{name}.js") for name in ("kernel", "widget")),
     ]

@@ -124,7 +124,7 @@ function render({ model, el: place }) {
   });
   LL.fit(original, 96, content.image_shape[2], content.image_shape[1]);
 
-  const strips = new LL.Strips(content.axes, content.image_shape[1], decoder, traverse);
+  const strips = new LL.Strips(traverse.axes, content.image_shape[1], decoder, traverse);
   const units = content.stages.length ? new Switches(content.stages, decoder, traverse, (count) => {
     const others = units?.others.length ?? 0, parts = [];
     if (count) parts.push(`${count} hidden ${count === 1 ? "unit" : "units"} switched off`);

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from latentlab.analysis.arithmetic import LatentArithmetic
 from latentlab.analysis.attribute_vector import AttributeVector
 from latentlab.viz import images, lettering
-from latentlab.viz.colours import ACCENT, FAINT, INK, LINE, PAPER
+from latentlab.viz.colours import tones
 from latentlab.viz.drawing import Drawing, drawn
 
 _WARM = (214, 126, 44)
@@ -45,7 +45,7 @@ def _sides(result: AttributeVector, wide: int = 300, high: int = 112) -> Image.I
     shares = [c / max(int(c.sum()), 1) for c in counts]
     top = max(float(s.max()) for s in shares)
     bars = [Image.new("RGBA", (wide, high), (0, 0, 0, 0)) for _ in shares]
-    for share, colour, bar in zip(shares, (_WARM, ACCENT), bars, strict=True):
+    for share, colour, bar in zip(shares, (_WARM, tones().accent), bars, strict=True):
         draw = ImageDraw.Draw(bar)
         for i, value in enumerate(share):
             if value > 0:
@@ -55,16 +55,18 @@ def _sides(result: AttributeVector, wide: int = 300, high: int = 112) -> Image.I
                 )
     both = Image.alpha_composite(*bars)
     line, head = lettering.line_height(lettering.SMALL), lettering.line_height()
-    picture = Image.new("RGB", (wide, head + 6 + high + line + 4), PAPER)
+    picture = Image.new("RGB", (wide, head + 6 + high + line + 4), tones().paper)
     lettering.write(picture, (0, 0), "Codes along a vector found without them")
     picture.paste(both, (0, head + 6), both)
     draw = ImageDraw.Draw(picture)
-    draw.line((0, head + 6 + high, wide, head + 6 + high), fill=LINE)
-    draw.line((wide // 2, head + 6, wide // 2, head + 6 + high), fill=FAINT)
+    draw.line((0, head + 6 + high, wide, head + 6 + high), fill=tones().line)
+    draw.line((wide // 2, head + 6, wide // 2, head + 6 + high), fill=tones().faint)
     y = head + 6 + high + 3
-    for x, text, colour, anchor in ((0, "without", _WARM, "la"), (wide, "with", ACCENT, "ra")):
+    for x, text, colour, anchor in ((0, "without", _WARM, "la"), (wide, "with", tones().accent, "ra")):
         lettering.write(picture, (x, y), text, size=lettering.SMALL, colour=colour, anchor=anchor)
-    lettering.write(picture, (wide / 2, y), "half-way", size=lettering.SMALL, colour=FAINT, anchor="ma")
+    lettering.write(
+        picture, (wide / 2, y), "half-way", size=lettering.SMALL, colour=tones().faint, anchor="ma"
+    )
     return picture
 
 
@@ -72,30 +74,30 @@ def _against_chance(result: AttributeVector, wide: int = 220, high: int = 112) -
     """The accuracy on a line from 0.4 to 1 beside those of shuffled labels."""
     low = min(0.4, float(result.null_accuracy.min()), result.accuracy)
     line, head = lettering.line_height(lettering.SMALL), lettering.line_height()
-    picture = Image.new("RGB", (wide, head + 6 + high + line + 4), PAPER)
+    picture = Image.new("RGB", (wide, head + 6 + high + line + 4), tones().paper)
     lettering.write(picture, (0, 0), "Accuracy against shuffled labels")
     draw, base = ImageDraw.Draw(picture), head + 6 + high
 
     def at(value: float) -> float:
         return 4 + (wide - 8) * (value - low) / (1.0 - low)
 
-    draw.line((0, base, wide, base), fill=LINE)
+    draw.line((0, base, wide, base), fill=tones().line)
     counts, edges = np.histogram(result.null_accuracy, np.linspace(low, 1.0, 41))
     for count, left, right in zip(counts, edges, edges[1:], strict=False):
         if count:
             tall = round((high - 26) * count / counts.max())
-            draw.rectangle((at(left), base - tall, at(right) - 1, base), fill=LINE)
+            draw.rectangle((at(left), base - tall, at(right) - 1, base), fill=tones().line)
     x = at(result.accuracy)
-    draw.line((x, head + 24, x, base), fill=ACCENT, width=2)
+    draw.line((x, head + 24, x, base), fill=tones().accent, width=2)
     anchor = "ra" if x > wide / 2 else "la"
-    lettering.write(picture, (x, head + 6), f"{result.accuracy:.2f}", colour=INK, anchor=anchor)
+    lettering.write(picture, (x, head + 6), f"{result.accuracy:.2f}", colour=tones().ink, anchor=anchor)
     for value in (0.5, 1.0):
         lettering.write(
             picture,
             (min(at(value), wide - 2), base + 3),
             f"{value:.1f}",
             size=lettering.SMALL,
-            colour=FAINT,
+            colour=tones().faint,
             anchor="ra" if value == 1.0 else "ma",
         )
     return picture

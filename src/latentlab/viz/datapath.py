@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from latentlab.analysis.datapath import Datapath
 from latentlab.viz import images, lettering
-from latentlab.viz.colours import ACCENT, FAINT, INK, LINE, PAPER, WARNING
+from latentlab.viz.colours import WARNING, tones
 from latentlab.viz.drawing import Drawing, drawn
 
 _CELL, _ROW, _WIDE = 15, 40, 660
@@ -56,7 +56,7 @@ def _units(result: Datapath, edges: int) -> Image.Image:
         y += head
         tops.append(y)
         y += high + (_ROW if i + 1 < len(heights) and result.edges else 8)
-    picture = Image.new("RGB", (_WIDE + 4, y), PAPER)
+    picture = Image.new("RGB", (_WIDE + 4, y), tones().paper)
     draw = ImageDraw.Draw(picture)
 
     def centre(i: int, unit: int) -> tuple[float, float]:
@@ -67,7 +67,8 @@ def _units(result: Datapath, edges: int) -> Image.Image:
         for lower, upper, share in np.asarray((result.edges or {}).get(key, np.zeros((0, 3))))[:edges][::-1]:
             start, end = centre(i, int(lower)), centre(i + 1, int(upper))
             pale = tuple(
-                round(p + (a - p) * min(1.0, 0.25 + share)) for p, a in zip(PAPER, ACCENT, strict=True)
+                round(p + (a - p) * min(1.0, 0.25 + share))
+                for p, a in zip(tones().paper, tones().accent, strict=True)
             )
             draw.line((*start, *end), fill=pale, width=1 + round(3 * float(share)))
     for i, stage in enumerate(result.stages):
@@ -76,14 +77,16 @@ def _units(result: Datapath, edges: int) -> Image.Image:
         text = f"{stage}: {len(kept)} of {len(gates)} units, damage {result.distances[i]:.2g}{carried}"
         # Written on paper, so that no line runs through it.
         wide = lettering.width(text)
-        draw.rectangle((0, tops[i] - head, wide + 6, tops[i] - 3), fill=PAPER)
+        draw.rectangle((0, tops[i] - head, wide + 6, tops[i] - 3), fill=tones().paper)
         lettering.write(picture, (0, tops[i] - head + 1), text)
         for unit in range(len(gates)):
             x, y = centre(i, unit)
             half = _CELL / 2 - 1.5
             box = (x - half, y - half, x + half, y + half)
             draw.rectangle(
-                box, fill=ACCENT if unit in kept else PAPER, outline=ACCENT if unit in kept else LINE
+                box,
+                fill=tones().accent if unit in kept else tones().paper,
+                outline=tones().accent if unit in kept else tones().line,
             )
     return picture
 
@@ -91,7 +94,7 @@ def _units(result: Datapath, edges: int) -> Image.Image:
 def _curve(result: Datapath, i: int, wide: int = 310, high: int = 170) -> Image.Image:
     stage = result.stages[i]
     left, bottom, top = 34, 34, 46
-    picture = Image.new("RGB", (left + wide + 8, top + high + bottom), PAPER)
+    picture = Image.new("RGB", (left + wide + 8, top + high + bottom), tones().paper)
     draw = ImageDraw.Draw(picture)
     sizes = np.asarray(result.sizes[stage])
     units, most = max(int(sizes.max()), 1), 1.05
@@ -102,32 +105,34 @@ def _curve(result: Datapath, i: int, wide: int = 310, high: int = 170) -> Image.
     lettering.write(picture, (0, 0), stage)
     x = 0
     for text, colour in (
-        ("path order", ACCENT),
+        ("path order", tones().accent),
         ("activation", WARNING),
-        ("random", FAINT),
-        ("the path", INK),
+        ("random", tones().faint),
+        ("the path", tones().ink),
     ):
         draw.rectangle((x, 25, x + 8, 33), fill=colour)
-        lettering.write(picture, (x + 13, 22), text, size=lettering.SMALL, colour=FAINT)
+        lettering.write(picture, (x + 13, 22), text, size=lettering.SMALL, colour=tones().faint)
         x += lettering.width(text, lettering.SMALL) + 30
-    draw.rectangle((left, top, left + wide, top + high), outline=LINE)
+    draw.rectangle((left, top, left + wide, top + high), outline=tones().line)
     if len(result.stages) == 1:  # several are held to the tolerance together, none by itself
         limit = place(0, result.limit)[1]
-        draw.line((left, limit, left + wide, limit), fill=FAINT)
-    for values, colour in ((result.curve_by_activation, WARNING), (result.curve, ACCENT)):
+        draw.line((left, limit, left + wide, limit), fill=tones().faint)
+    for values, colour in ((result.curve_by_activation, WARNING), (result.curve, tones().accent)):
         points = [place(s, d) for s, d in zip(sizes, np.asarray(values[stage]), strict=True)]
         draw.line([c for point in points for c in point], fill=colour, width=2)
     for damage in np.asarray(result.random[stage]):
         px, py = place(len(result.kept[stage]), float(damage))
-        draw.ellipse((px - 2, py - 2, px + 2, py + 2), fill=FAINT)
+        draw.ellipse((px - 2, py - 2, px + 2, py + 2), fill=tones().faint)
     px, py = place(len(result.kept[stage]), result.distances[i])
-    draw.ellipse((px - 4, py - 4, px + 4, py + 4), fill=INK, outline=PAPER)
+    draw.ellipse((px - 4, py - 4, px + 4, py + 4), fill=tones().ink, outline=tones().paper)
     for value in (0.0, 0.5, 1.0):
         lettering.write(
-            picture, (left - 5, place(0, value)[1]), f"{value:g}", size=11, colour=FAINT, anchor="rm"
+            picture, (left - 5, place(0, value)[1]), f"{value:g}", size=11, colour=tones().faint, anchor="rm"
         )
     for value in (0, units):
         px = place(value, 0)[0]
-        lettering.write(picture, (px, top + high + 3), str(value), size=11, colour=FAINT, anchor="ma")
-    lettering.write(picture, (left + wide / 2, top + high + 17), "units", size=11, colour=FAINT, anchor="ma")
+        lettering.write(picture, (px, top + high + 3), str(value), size=11, colour=tones().faint, anchor="ma")
+    lettering.write(
+        picture, (left + wide / 2, top + high + 17), "units", size=11, colour=tones().faint, anchor="ma"
+    )
     return picture

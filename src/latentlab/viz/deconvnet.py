@@ -8,7 +8,7 @@ from PIL import Image
 from latentlab.analysis.deconvnet import Deconvolution, cut_out
 from latentlab.analysis.occlusion import Occlusion
 from latentlab.viz import images, lettering
-from latentlab.viz.colours import LINE, PAPER, diverging
+from latentlab.viz.colours import diverging, tones
 from latentlab.viz.drawing import Drawing, drawn
 
 _CELL = 64
@@ -43,7 +43,7 @@ def _deconvolution(result: Deconvolution, *, scale: int | None = None, count: in
         labels += [f"unit {unit}\nactivation\n{_span(low, top)}", f"projected\nup to {limit:.2g}"]
     still = images.sheet(rows, row_labels=labels, gap=2)
     zero = "grey is 0, darker below, lighter above" if colour else ""
-    bar = Image.new("RGB", (max(still.width - 20, 1), 1), PAPER)
+    bar = Image.new("RGB", (max(still.width - 20, 1), 1), tones().paper)
     ends = [("", "")] if colour else [("below 0", "above 0")]
     if not colour:
         bar = images.with_bar(bar, diverging, ends[0][0], "0", ends[0][1])
@@ -62,7 +62,7 @@ def _deconvolution(result: Deconvolution, *, scale: int | None = None, count: in
 def _patch(patch: np.ndarray, scale: int) -> Image.Image:
     """In a frame, or a white patch would be lost on paper; what lies beyond the image is as grey as the frame."""
     picture = np.asarray(images.to_pil(patch)).copy()
-    picture[np.isnan(patch[0])] = LINE
+    picture[np.isnan(patch[0])] = tones().line
     return images.framed(Image.fromarray(picture).resize(_enlarged(picture, scale), Image.Resampling.NEAREST))
 
 
@@ -71,7 +71,7 @@ def _signed(signed: np.ndarray, limit: float, scale: int, colour: bool) -> Image
     if colour:
         return _patch(0.5 + 0.5 * signed / limit, scale)
     picture = diverging(np.nan_to_num(signed[0]) / limit)
-    picture[np.isnan(signed[0])] = LINE
+    picture[np.isnan(signed[0])] = tones().line
     return images.framed(Image.fromarray(picture).resize(_enlarged(picture, scale), Image.Resampling.NEAREST))
 
 

@@ -11,7 +11,7 @@ from latentlab.analysis.causal_effect import CausalEffect
 from latentlab.analysis.dissection import Dissection
 from latentlab.analysis.unit_effects import UnitEffects
 from latentlab.viz import images, lettering
-from latentlab.viz.colours import ACCENT, FAINT, INK, LINE, PAPER, WARNING
+from latentlab.viz.colours import PAPER, WARNING, tones
 from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.images import titled
 
@@ -65,7 +65,7 @@ def _causal_effect(result: CausalEffect) -> Drawing:
     head = f"{result.address}: {several} {', '.join(map(str, result.units[:6]))}{more}"
     low, high = _reach(result.interval, result.control_ace)
     band = np.quantile(result.control_ace, [0.025, 0.975])
-    plot = Image.new("RGB", (_PLOT, 30), PAPER)
+    plot = Image.new("RGB", (_PLOT, 30), tones().paper)
     _interval(plot, 15, result.ace, result.interval, band, low, high)
     parts = [
         _captioned(plot, f"effect on {result.concept}: {result.ace:.3g}, p {result.p_value:.2g}", low, high)
@@ -93,7 +93,7 @@ def _unit_effects(result: UnitEffects, *, count: int = 10, concept: str | None =
     rows = []
     for u in order:
         c = columns[u]
-        row = Image.new("RGB", (150 + _PLOT, _CELL + 6), PAPER)
+        row = Image.new("RGB", (150 + _PLOT, _CELL + 6), tones().paper)
         text = [f"unit {result.units[u]}", result.concepts[c]]
         if result.iou is not None and np.isfinite(result.iou[u, c]):
             text.append(f"IoU {result.iou[u, c]:.3f}")
@@ -101,7 +101,11 @@ def _unit_effects(result: UnitEffects, *, count: int = 10, concept: str | None =
         for i, line in enumerate(text):
             size = lettering.NORMAL if i == 0 else lettering.SMALL
             lettering.write(
-                row, (8, _CELL / 2 - 34 + 18 * i), line, size=size, colour=INK if i == 0 else FAINT
+                row,
+                (8, _CELL / 2 - 34 + 18 * i),
+                line,
+                size=size,
+                colour=tones().ink if i == 0 else tones().faint,
             )
         _interval(
             row,
@@ -119,11 +123,11 @@ def _unit_effects(result: UnitEffects, *, count: int = 10, concept: str | None =
         rows.append(row)
     table = images.above(rows, gap=2)
     left = table.width - _PLOT
-    axis = Image.new("RGB", (table.width, 34), PAPER)
+    axis = Image.new("RGB", (table.width, 34), tones().paper)
     _axis(axis, 0, low, high, left)
     unit = result.concept_units[columns[order[0]]]
     lettering.write(
-        axis, (left + _PLOT / 2, 18), f"causal effect, {unit}", size=11, colour=FAINT, anchor="ma"
+        axis, (left + _PLOT / 2, 18), f"causal effect, {unit}", size=11, colour=tones().faint, anchor="ma"
     )
     parts = [table, axis]
     if result.images is not None:
@@ -175,25 +179,25 @@ def _interval(
         return left + (v - low) / (high - low) * (_PLOT - 1)
 
     draw = ImageDraw.Draw(picture)
-    draw.rectangle((x(band[0]), y - 9, max(x(band[1]), x(band[0]) + 1), y + 9), fill=LINE)
-    draw.line((x(0), y - 14, x(0), y + 14), fill=FAINT)
-    draw.line((x(interval[0]), y, x(interval[1]), y), fill=ACCENT, width=3)
-    draw.ellipse((x(value) - 4, y - 4, x(value) + 4, y + 4), fill=ACCENT)
+    draw.rectangle((x(band[0]), y - 9, max(x(band[1]), x(band[0]) + 1), y + 9), fill=tones().line)
+    draw.line((x(0), y - 14, x(0), y + 14), fill=tones().faint)
+    draw.line((x(interval[0]), y, x(interval[1]), y), fill=tones().accent, width=3)
+    draw.ellipse((x(value) - 4, y - 4, x(value) + 4, y + 4), fill=tones().accent)
 
 
 def _axis(picture: Image.Image, y: int, low: float, high: float, left: int = 0) -> None:
     draw = ImageDraw.Draw(picture)
-    draw.line((left, y, left + _PLOT - 1, y), fill=FAINT)
+    draw.line((left, y, left + _PLOT - 1, y), fill=tones().faint)
     zero = left + (0 - low) / (high - low) * (_PLOT - 1)
     marks: list[tuple[float, float, str]] = [(left, low, "la"), (left + _PLOT - 1, high, "ra")]
     if left + 60 < zero < left + _PLOT - 60:
         marks.append((zero, 0.0, "ma"))
     for x, number, anchor in marks:
-        lettering.write(picture, (x, y + 3), f"{number:.2g}", size=11, colour=FAINT, anchor=anchor)
+        lettering.write(picture, (x, y + 3), f"{number:.2g}", size=11, colour=tones().faint, anchor=anchor)
 
 
 def _captioned(plot: Image.Image, text: str, low: float, high: float) -> Image.Image:
-    sheet = Image.new("RGB", (max(plot.width, lettering.width(text)) + 4, plot.height + 40), PAPER)
+    sheet = Image.new("RGB", (max(plot.width, lettering.width(text)) + 4, plot.height + 40), tones().paper)
     lettering.write(sheet, (0, 0), text)
     sheet.paste(plot, (0, 18))
     _axis(sheet, 18 + plot.height, low, high)
@@ -203,14 +207,17 @@ def _captioned(plot: Image.Image, text: str, low: float, high: float) -> Image.I
 def _doses(result: CausalEffect) -> Image.Image:
     """Mean scores over the dose, inserted and ablated."""
     high, left = 110, 52
-    sheet = Image.new("RGB", (left + _PLOT + 80, high + 34), PAPER)
+    sheet = Image.new("RGB", (left + _PLOT + 80, high + 34), tones().paper)
     draw = ImageDraw.Draw(sheet)
     every = np.concatenate([result.inserted, result.ablated])
     low, top = float(every.min()), float(every.max())
     span = max(top - low, 1e-9)
-    draw.line((left, 6, left, high), fill=FAINT)
-    draw.line((left, high, left + _PLOT, high), fill=FAINT)
-    for values, colour, name in ((result.inserted, ACCENT, "inserted"), (result.ablated, WARNING, "ablated")):
+    draw.line((left, 6, left, high), fill=tones().faint)
+    draw.line((left, high, left + _PLOT, high), fill=tones().faint)
+    for values, colour, name in (
+        (result.inserted, tones().accent, "inserted"),
+        (result.ablated, WARNING, "ablated"),
+    ):
         points = [
             (left + 4 + d * (_PLOT - 8), high - 6 - (v - low) / span * (high - 18))
             for d, v in zip(result.doses, values, strict=True)
@@ -222,18 +229,18 @@ def _doses(result: CausalEffect) -> Image.Image:
         if name == "ablated" and abs(y - (high - 6 - (result.inserted[-1] - low) / span * (high - 18))) < 14:
             y += 14
         lettering.write(sheet, (left + _PLOT + 4, y), name, size=11, colour=colour, anchor="lm")
-    lettering.write(sheet, (left - 4, 12), f"{top:.3g}", size=11, colour=FAINT, anchor="rm")
-    lettering.write(sheet, (left - 4, high - 6), f"{low:.3g}", size=11, colour=FAINT, anchor="rm")
+    lettering.write(sheet, (left - 4, 12), f"{top:.3g}", size=11, colour=tones().faint, anchor="rm")
+    lettering.write(sheet, (left - 4, high - 6), f"{low:.3g}", size=11, colour=tones().faint, anchor="rm")
     for dose, anchor in ((0.0, "la"), (1.0, "ra")):
         lettering.write(
-            sheet, (left + dose * _PLOT, high + 2), f"{dose:g}", size=11, colour=FAINT, anchor=anchor
+            sheet, (left + dose * _PLOT, high + 2), f"{dose:g}", size=11, colour=tones().faint, anchor=anchor
         )
     lettering.write(
         sheet,
         (left + _PLOT / 2, high + 16),
         f"dose alpha; above, mean {result.concept}",
         size=11,
-        colour=FAINT,
+        colour=tones().faint,
         anchor="ma",
     )
     return sheet
@@ -265,7 +272,7 @@ def _outlined(image: np.ndarray, mask: np.ndarray, region: np.ndarray) -> Image.
     cell = Image.fromarray(shown.round().astype(np.uint8))
     if cell.size == (_CELL, _CELL):
         return cell
-    sheet = Image.new("RGB", (max(_CELL, cell.width), max(_CELL, cell.height)), PAPER)
+    sheet = Image.new("RGB", (max(_CELL, cell.width), max(_CELL, cell.height)), tones().paper)
     sheet.paste(cell, ((sheet.width - cell.width) // 2, (sheet.height - cell.height) // 2))
     return sheet
 
@@ -278,14 +285,16 @@ def _rim(mask: np.ndarray) -> np.ndarray:
 
 
 def _key(mask: str | None, region: str | None, band: str | None = None) -> Image.Image:
-    parts = [(t, c) for t, c in ((mask, WARNING), (region, PAPER), (band, LINE)) if t]
+    parts = [(t, c) for t, c in ((mask, WARNING), (region, PAPER), (band, tones().line)) if t]
     wide = sum(lettering.width(t, 11) + 34 for t, _ in parts) + 10
-    sheet = Image.new("RGB", (wide, 20), PAPER)
+    sheet = Image.new("RGB", (wide, 20), tones().paper)
     draw, x = ImageDraw.Draw(sheet), 10
     for text, colour in parts:
         if colour == PAPER:
             draw.rectangle((x - 2, 2, x + 13, 17), fill=(128, 128, 128))
-        draw.rectangle((x, 4, x + 11, 15), outline=colour, fill=LINE if colour == LINE else None, width=2)
-        lettering.write(sheet, (x + 17, 10), text, size=11, colour=FAINT, anchor="lm")
+        draw.rectangle(
+            (x, 4, x + 11, 15), outline=colour, fill=tones().line if colour == tones().line else None, width=2
+        )
+        lettering.write(sheet, (x + 17, 10), text, size=11, colour=tones().faint, anchor="lm")
         x += lettering.width(text, 11) + 34
     return sheet

@@ -18,6 +18,7 @@ from PIL import Image
 
 from latentlab.analysis.results import Result, draw_with
 from latentlab.viz import lettering
+from latentlab.viz.colours import on_dark
 from latentlab.viz.media import png_bytes, save_media
 
 
@@ -83,12 +84,13 @@ _DRAW: dict[type, Callable[..., Drawing]] = {}
 _WORDS_OF: dict[type, Mapping[str, str]] = {}
 
 
-def show(result: Result, *, caption: bool = True, **options: Any) -> Picture:
+def show(result: Result, *, caption: bool = True, dark: bool = False, **options: Any) -> Picture:
     """Draws a result.
 
     Args:
         result: what an analysis returned.
         caption: write the caption (what it is, certificate, provenance) below the still picture, too.
+        dark: draw on dark paper, for a dark page; cells and sizes are the same.
         options: how to draw it: ``scale`` (pixels of an image's pixel) for all that show images,
             ``animate`` for traversals (frames come by themselves; False keeps the still alone),
             ``colour`` and ``size`` for projections, ``columns``, ``off`` and ``each`` for feature maps,
@@ -106,10 +108,19 @@ def show(result: Result, *, caption: bool = True, **options: Any) -> Picture:
         raise TypeError(
             f"A {type(result).__name__} is not drawn with {unknown[0]!r}; its options: {', '.join(sorted(known))}."
         )
-    drawing = draw(result, **options)
+    with on_dark(dark):
+        drawing = draw(result, **options)
     line = f"{drawing.title} · {_proof(result)} · {_origin(result)}".replace(" ·  · ", " · ")
-    still = lettering.captioned(drawing.still, line) if caption else drawing.still
-    return Picture(still, line, drawing.movie, drawing.cells)
+    with on_dark(dark):
+        still = lettering.captioned(drawing.still, line) if caption else drawing.still
+    movie = drawing.movie
+
+    def frames() -> Sequence[Image.Image]:
+        assert movie is not None
+        with on_dark(dark):
+            return movie()
+
+    return Picture(still, line, None if movie is None else frames, drawing.cells)
 
 
 def _kinds() -> str:
@@ -154,7 +165,9 @@ def _proof(result: Result) -> str:
     words = {**WORDS, **next((_WORDS_OF[c] for c in type(result).__mro__ if c in _WORDS_OF), {})}
     parts = []
     for name, value in result.certificate.items():
-        if isinstance(value, (tuple, list)) and value and isinstance(value[0], str):
+        if isinstance(value, (bool, np.bool_)):
+            value = "yes" if value else "no"
+        elif isinstance(value, (tuple, list)) and value and isinstance(value[0], str):
             value = ", ".join(value)
         elif isinstance(value, (tuple, list)):
             value = f"{min(value):.3g} to {max(value):.3g}" if len(value) else "none"

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from latentlab.analysis.emergence import Emergence
 from latentlab.analysis.training_emergence import TrainingEmergence
 from latentlab.viz import images, lettering
-from latentlab.viz.colours import FAINT, INK, PAPER, category, diverging
+from latentlab.viz.colours import category, diverging, letters_on, tones
 from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.images import titled, with_bar
 
@@ -61,17 +61,17 @@ def _table(
     tilted = max(lettering.width(c, 11) for c in columns) > wide - 4
     top = max(lettering.width(c, 11) for c in columns) + 8 if tilted else 20
     wide = 34 if tilted else wide
-    picture = Image.new("RGB", (left + wide * len(columns), top + high * len(rows)), PAPER)
+    picture = Image.new("RGB", (left + wide * len(columns), top + high * len(rows)), tones().paper)
     distance = np.abs(values - zero)
     limit = float(distance[np.isfinite(distance)].max(initial=0.05))
     for j, name in enumerate(columns):
         centre = left + wide * (j + 0.5)
         if tilted:
-            side = Image.new("RGB", (top, 16), PAPER)
-            lettering.write(side, (4, 1), name, size=11, colour=FAINT)
+            side = Image.new("RGB", (top, 16), tones().paper)
+            lettering.write(side, (4, 1), name, size=11, colour=tones().faint)
             picture.paste(side.rotate(90, expand=True), (round(centre) - 8, 0))
         else:
-            lettering.write(picture, (centre, 2), name, size=11, colour=FAINT, anchor="ma")
+            lettering.write(picture, (centre, 2), name, size=11, colour=tones().faint, anchor="ma")
     for i, stage in enumerate(rows):
         y = top + high * i
         lettering.write(picture, (left - 8, y + high / 2), stage, anchor="rm")
@@ -79,14 +79,13 @@ def _table(
             x, value = left + wide * j, values[i, j]
             middle = (x + wide / 2, y + high / 2)
             if not np.isfinite(value):
-                lettering.write(picture, middle, "-", size=10, colour=FAINT, anchor="mm")
+                lettering.write(picture, middle, "-", size=10, colour=tones().faint, anchor="mm")
                 continue
             colour = tuple(int(c) for c in diverging(np.array((value - zero) / limit)))
             picture.paste(colour, (x, y, x + wide - 1, y + high - 1))
-            dark = np.dot(colour, [0.299, 0.587, 0.114]) < 130
             text = f"{value:.2f}"
             text = "0.00" if text == "-0.00" else text
-            lettering.write(picture, middle, text, size=10, colour=PAPER if dark else INK, anchor="mm")
+            lettering.write(picture, middle, text, size=10, colour=letters_on(colour), anchor="mm")
     bar = with_bar(picture, diverging, f"{zero - limit:.2g}", f"{zero:g}", f"{zero + limit:.2g}")
     return titled(bar, title)
 
@@ -94,7 +93,7 @@ def _table(
 def _curves(steps: np.ndarray, values: np.ndarray, stages: tuple[str, ...], title: str) -> Image.Image:
     """One line a stage over the logarithm of the step."""
     (wide, high), left = _PLOT, 46
-    sheet = Image.new("RGB", (left + wide + 20, high + 46), PAPER)
+    sheet = Image.new("RGB", (left + wide + 20, high + 46), tones().paper)
     draw = ImageDraw.Draw(sheet)
     lettering.write(sheet, (left, 0), title)
     low, top = min(0.0, float(np.nanmin(values))), max(0.05, float(np.nanmax(values)))
@@ -104,10 +103,12 @@ def _curves(steps: np.ndarray, values: np.ndarray, stages: tuple[str, ...], titl
     def y(value: float) -> float:
         return 22 + (top - value) / (top - low) * (high - 4)
 
-    draw.line((left, 22, left, 18 + high), fill=FAINT)
-    draw.line((left, y(0.0), left + wide, y(0.0)), fill=FAINT)
+    draw.line((left, 22, left, 18 + high), fill=tones().faint)
+    draw.line((left, y(0.0), left + wide, y(0.0)), fill=tones().faint)
     for number in (top, 0.0):
-        lettering.write(sheet, (left - 5, y(number)), f"{number:.2g}", size=11, colour=FAINT, anchor="rm")
+        lettering.write(
+            sheet, (left - 5, y(number)), f"{number:.2g}", size=11, colour=tones().faint, anchor="rm"
+        )
     for i in range(len(stages)):
         points = [(left + p * wide, y(v)) for p, v in zip(place, values[:, i], strict=True)]
         if len(points) > 1:
@@ -115,7 +116,7 @@ def _curves(steps: np.ndarray, values: np.ndarray, stages: tuple[str, ...], titl
         for px, py in points:
             draw.ellipse((px - 2, py - 2, px + 2, py + 2), fill=category(i))
     for step, x, anchor in ((steps[0], left, "la"), (steps[-1], left + wide, "ra")):
-        lettering.write(sheet, (x, high + 26), f"step {step}", size=11, colour=FAINT, anchor=anchor)
+        lettering.write(sheet, (x, high + 26), f"step {step}", size=11, colour=tones().faint, anchor=anchor)
     return sheet
 
 
@@ -128,10 +129,10 @@ def _legend(stages: tuple[str, ...]) -> Image.Image:
             x = 0
         rows[-1].append((i, stage, x))
         x += need
-    sheet = Image.new("RGB", (widest + 20, 18 * len(rows)), PAPER)
+    sheet = Image.new("RGB", (widest + 20, 18 * len(rows)), tones().paper)
     draw = ImageDraw.Draw(sheet)
     for j, row in enumerate(rows):
         for i, stage, x in row:
             draw.ellipse((x + 8, 18 * j + 4, x + 16, 18 * j + 12), fill=category(i))
-            lettering.write(sheet, (x + 20, 18 * j + 8), stage, size=11, colour=FAINT, anchor="lm")
+            lettering.write(sheet, (x + 20, 18 * j + 8), stage, size=11, colour=tones().faint, anchor="lm")
     return sheet

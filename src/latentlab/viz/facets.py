@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from latentlab.analysis.bundles import EdgeBundles
 from latentlab.analysis.facets import UnitFacets
 from latentlab.viz import images, lettering
-from latentlab.viz.colours import FAINT, INK, LINE, PAPER, category, diverging
+from latentlab.viz.colours import category, diverging, tones
 from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.raster import bars
 
@@ -37,29 +37,29 @@ def _facets(result: UnitFacets, *, factors: int = 6, cell: int | None = None) ->
     )
     texts = [result.facets[i].removeprefix(result.factors[result.factor_of[i]] + " ") for i in keep]
     left, head, tall = 72, 22, max(lettering.width(text, 10) for text in texts) + 12
-    sheet = Image.new("RGB", (left + paint.width + 4, head + paint.height + tall), PAPER)
+    sheet = Image.new("RGB", (left + paint.width + 4, head + paint.height + tall), tones().paper)
     sheet.paste(paint, (left, head))
     draw = ImageDraw.Draw(sheet)
     labels = np.asarray(result.clusters)[order]
     for k in dict.fromkeys(labels.tolist()):
         rows = np.flatnonzero(labels == k)
         top, end = head + high * rows[0], head + high * (rows[-1] + 1)
-        draw.rectangle((left - 12, top, left - 5, end - 2), fill=category(k) if k >= 0 else LINE)
+        draw.rectangle((left - 12, top, left - 5, end - 2), fill=category(k) if k >= 0 else tones().line)
         text = f"{len(rows)} units" if k >= 0 else "silent"
-        lettering.write(sheet, (left - 16, (top + end) / 2), text, size=11, colour=FAINT, anchor="rm")
-        draw.line((left, end - 1, left + paint.width, end - 1), fill=PAPER)
+        lettering.write(sheet, (left - 16, (top + end) / 2), text, size=11, colour=tones().faint, anchor="rm")
+        draw.line((left, end - 1, left + paint.width, end - 1), fill=tones().paper)
     for k in shown:
         places = [j for j, i in enumerate(keep) if result.factor_of[i] == k]
         x, width = left + wide * places[0], wide * len(places)
         if places[0]:
-            draw.line((x - 1, head - 4, x - 1, head + paint.height), fill=INK)
+            draw.line((x - 1, head - 4, x - 1, head + paint.height), fill=tones().ink)
         name = result.factors[k]
         while len(name) > 1 and lettering.width(name, 11) > width:
             name = name[:-1]
         lettering.write(sheet, (x + width / 2, 4), name, size=11, anchor="ma")
     for j, text in enumerate(texts):
-        side = Image.new("RGB", (tall, 14), PAPER)
-        lettering.write(side, (tall - 4, 0), text, size=10, colour=FAINT, anchor="ra")
+        side = Image.new("RGB", (tall, 14), tones().paper)
+        lettering.write(side, (tall - 4, 0), text, size=10, colour=tones().faint, anchor="ra")
         sheet.paste(side.rotate(90, expand=True), (left + wide * j + wide // 2 - 7, head + paint.height + 2))
     matrix = images.titled(
         images.with_bar(sheet, diverging, f"-{limit:.2g}", "0", f"{limit:.2g}"),
@@ -97,8 +97,8 @@ def _bundles(result: EdgeBundles, *, width: int = 640) -> Drawing:
     margin = [max(lettering.width(names[i]) for i in rank) + 14 for names, rank in zip(
         (result.nodes_from, result.nodes_to), ranks, strict=True)]  # fmt: skip
     place = [{int(i): (k + 0.5) * tall / len(rank) for k, i in enumerate(rank)} for rank in ranks]
-    picture = Image.new("RGB", (width, tall), PAPER)
-    big = Image.new("RGB", (width * _RATIO, tall * _RATIO), PAPER)
+    picture = Image.new("RGB", (width, tall), tones().paper)
+    big = Image.new("RGB", (width * _RATIO, tall * _RATIO), tones().paper)
     draw = ImageDraw.Draw(big)
     x0, x1 = margin[0], width - margin[1]
     strongest = float(np.abs(result.weights).max())
@@ -107,7 +107,8 @@ def _bundles(result: EdgeBundles, *, width: int = 640) -> Drawing:
         colour = _PLUS if result.signs[k] > 0 else _MINUS
         mean = result.strength[k] / len(bundles[k][0]) / max(strongest, 1e-12)
         colour = tuple(
-            round(p + (c - p) * (0.3 + 0.7 * min(mean, 1.0))) for c, p in zip(colour, PAPER, strict=True)
+            round(p + (c - p) * (0.3 + 0.7 * min(mean, 1.0)))
+            for c, p in zip(colour, tones().paper, strict=True)
         )
         thick = 1 + round(2 * _RATIO * float(mean) ** 0.5)
         if min(len(rows), len(columns)) > 1:

@@ -10,7 +10,7 @@ from latentlab.analysis.geometry import PullbackMetric
 from latentlab.analysis.jacobian import Jacobian
 from latentlab.analysis.magnification import MagnificationMap
 from latentlab.viz import images
-from latentlab.viz.colours import sequential
+from latentlab.viz.colours import sequential, tones
 from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.raster import bars, matrix_picture
 
@@ -180,6 +180,6 @@ def _geodesic(result: Geodesic, *, scale: int | None = None) -> Drawing:
 def _speed_bars(values: np.ndarray, labels: list[str], top: float, title: str) -> Image.Image:
     wide = max(round(260 * float(values.max(initial=0)) / top), 1)
     picture = bars(values, labels, title=title, width=wide)
-    sheet = Image.new("RGB", (max(picture.width, 400), picture.height), (255, 255, 255))
+    sheet = Image.new("RGB", (max(picture.width, 400), picture.height), tones().paper)
     sheet.paste(picture, (0, 0))
     return sheet

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from latentlab.analysis.graph import INPUT, NetworkGraph
 from latentlab.viz import lettering
-from latentlab.viz.colours import ACCENT, FAINT, INK, LINE, PAPER
+from latentlab.viz.colours import tones
 from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.images import titled
 
@@ -38,7 +38,7 @@ def _network_graph(result: NetworkGraph, *, columns: int = 10) -> Drawing:
     last = max(depth.values())
     folds = 1 + last // per_band if last >= per_band and not arcs and not rail and lanes == 1 else 1
     across = per_band if folds > 1 else last + 1
-    sheet = Image.new("RGB", (across * (_WIDE + _GAP) - _GAP + 4, folds * height), PAPER)
+    sheet = Image.new("RGB", (across * (_WIDE + _GAP) - _GAP + 4, folds * height), tones().paper)
     draw = ImageDraw.Draw(sheet)
 
     def corner(name: str) -> tuple[int, int]:
@@ -50,33 +50,35 @@ def _network_graph(result: NetworkGraph, *, columns: int = 10) -> Drawing:
         if rail and a == INPUT:
             base = top + lanes * (_HIGH + _ROW_GAP) + 6
             x = xb + 16
-            draw.line((x, base, x, yb + _HIGH), fill=LINE, width=2)
-            _head(draw, x, yb + _HIGH, (0, -1), FAINT)
+            draw.line((x, base, x, yb + _HIGH), fill=tones().line, width=2)
+            _head(draw, x, yb + _HIGH, (0, -1), tones().faint)
         elif (a, b) in bands:
             y = top - 9 - 13 * bands[a, b]
             start, end = xa + _WIDE - 14, xb + 14
-            draw.line((start, ya, start, y, end, y, end, yb), fill=ACCENT, width=2)
-            _head(draw, end, yb, (0, 1), ACCENT)
+            draw.line((start, ya, start, y, end, y, end, yb), fill=tones().accent, width=2)
+            _head(draw, end, yb, (0, 1), tones().accent)
         elif ya == yb and xb > xa:
-            draw.line((xa + _WIDE, ya + _HIGH // 2, xb, yb + _HIGH // 2), fill=FAINT, width=2)
-            _head(draw, xb, yb + _HIGH // 2, (1, 0), FAINT)
+            draw.line((xa + _WIDE, ya + _HIGH // 2, xb, yb + _HIGH // 2), fill=tones().faint, width=2)
+            _head(draw, xb, yb + _HIGH // 2, (1, 0), tones().faint)
         elif xb > xa:
             x = xb - _GAP // 2
             low, high = ya + _HIGH // 2 + 8, yb + _HIGH // 2 + 8
-            draw.line((xa + _WIDE, low, x, low, x, high, xb, high), fill=ACCENT, width=2)
-            _head(draw, xb, yb + _HIGH // 2 + 8, (1, 0), ACCENT)
+            draw.line((xa + _WIDE, low, x, low, x, high, xb, high), fill=tones().accent, width=2)
+            _head(draw, xb, yb + _HIGH // 2 + 8, (1, 0), tones().accent)
         else:  # to the next line of a long chain
             middle = ya + _HIGH + (_ROW_GAP // 2)
             out, into = xa + _WIDE // 2, xb + _WIDE // 2
-            draw.line((out, ya + _HIGH, out, middle, into, middle, into, yb), fill=FAINT, width=2)
-            _head(draw, xb + _WIDE // 2, yb, (0, 1), FAINT)
+            draw.line((out, ya + _HIGH, out, middle, into, middle, into, yb), fill=tones().faint, width=2)
+            _head(draw, xb + _WIDE // 2, yb, (0, 1), tones().faint)
     if rail:
         base = top + lanes * (_HIGH + _ROW_GAP) + 6
         ends = [corner(b)[0] + 16 for a, b in result.edges if a == INPUT]
         x, y = corner(INPUT)
         side = x + _WIDE + 8
         draw.line(
-            (x + _WIDE, y + _HIGH - 12, side, y + _HIGH - 12, side, base, max(ends), base), fill=LINE, width=2
+            (x + _WIDE, y + _HIGH - 12, side, y + _HIGH - 12, side, base, max(ends), base),
+            fill=tones().line,
+            width=2,
         )
     _box(sheet, corner(INPUT), INPUT, "", result.input_shape, None)
     cells = zip(result.names, result.modules, result.shapes, result.parameters, strict=True)
@@ -126,15 +128,15 @@ def _box(
 ) -> None:
     x, y = corner
     ImageDraw.Draw(sheet).rounded_rectangle(
-        (x, y, x + _WIDE - 1, y + _HIGH - 1), radius=6, fill=PAPER, outline=_FRAME
+        (x, y, x + _WIDE - 1, y + _HIGH - 1), radius=6, fill=tones().paper, outline=_FRAME
     )
     inner = _WIDE - 14
-    lettering.write(sheet, (x + 7, y + 4), _fitting(name, inner, 13), colour=INK)
-    lettering.write(sheet, (x + 7, y + 22), _fitting(kind, inner, 10), size=10, colour=FAINT)
+    lettering.write(sheet, (x + 7, y + 4), _fitting(name, inner, 13), colour=tones().ink)
+    lettering.write(sheet, (x + 7, y + 22), _fitting(kind, inner, 10), size=10, colour=tones().faint)
     size = " x ".join(map(str, shape))
-    lettering.write(sheet, (x + 7, y + 38), _fitting(size, inner, 11), size=11, colour=ACCENT)
+    lettering.write(sheet, (x + 7, y + 38), _fitting(size, inner, 11), size=11, colour=tones().accent)
     if count is not None:
-        lettering.write(sheet, (x + 7, y + 54), f"{count:,} weights", size=10, colour=FAINT)
+        lettering.write(sheet, (x + 7, y + 54), f"{count:,} weights", size=10, colour=tones().faint)
 
 
 def _fitting(text: str, limit: int, size: int) -> str:

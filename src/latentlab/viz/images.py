@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from latentlab.viz import lettering
-from latentlab.viz.colours import FAINT, INK, LINE, PAPER, WARNING, diverging, sequential
+from latentlab.viz.colours import WARNING, diverging, sequential, tones
 from latentlab.viz.layout import MARGIN as _MARGIN
 from latentlab.viz.layout import boxes, layout
 from latentlab.viz.media import gif_bytes as gif_bytes
@@ -41,7 +41,9 @@ def to_pil(image: Any, scale: int = 1) -> Image.Image:
     if array.ndim != 3 or array.shape[0] not in (1, 3):
         raise ValueError(f"Expected an image (1 or 3 channels, height, width); got shape {np.shape(image)}.")
     array = np.broadcast_to(array, (3, *array.shape[1:])).transpose(1, 2, 0)
-    pixels = np.where(np.isnan(array), 255.0, np.clip(np.nan_to_num(array), 0.0, 1.0) * 255.0)
+    pixels = np.where(
+        np.isnan(array), np.array(tones().paper, float), np.clip(np.nan_to_num(array), 0.0, 1.0) * 255.0
+    )
     return _enlarged(Image.fromarray(pixels.round().astype(np.uint8)), scale)
 
 
@@ -119,19 +121,24 @@ def sheet(
         gap=gap,
         title=title,
     )
-    picture = Image.new("RGB", plan.size, PAPER)
+    picture = Image.new("RGB", plan.size, tones().paper)
     if title:
         lettering.write(picture, (plan.margin, plan.margin), title, size=lettering.LARGE)
     for j, text in enumerate(column_labels or ()):
         centre = plan.corner(0, j)[0] + wide / 2
-        lettering.write(picture, (centre, plan.head), text, size=lettering.SMALL, colour=FAINT, anchor="ma")
-    draw = ImageDraw.Draw(picture)
+        lettering.write(
+            picture, (centre, plan.head), text, size=lettering.SMALL, colour=tones().faint, anchor="ma"
+        )
+    draw, rim = ImageDraw.Draw(picture), tones().rim
     for i, row in enumerate(cells):
         if row_labels:
             _row_label(picture, row_labels[i], plan.margin, plan.corner(i, 0)[1] + high / 2)
         for j, content in enumerate(row):
             x, y = plan.corner(i, j)
             if content is not None:
+                if rim is not None and gap:
+                    edge = max(1, gap // 2)
+                    draw.rectangle((x - edge, y - edge, x + wide + edge - 1, y + high + edge - 1), fill=rim)
                 picture.paste(content, (x, y))
             if (i, j) in marked:
                 draw.rectangle((x - 2, y - 2, x + wide + 1, y + high + 1), outline=WARNING, width=2)
@@ -167,9 +174,11 @@ def _row_label(picture: Image.Image, text: str, x: float, middle: float) -> None
     first, _, rest = text.partition("\n")
     tall = lettering.line_height() + (lettering.height(rest, lettering.SMALL) if rest else 0)
     y = middle - tall / 2
-    lettering.write(picture, (x, y), first, colour=INK)
+    lettering.write(picture, (x, y), first, colour=tones().ink)
     if rest:
-        lettering.write(picture, (x, y + lettering.line_height()), rest, size=lettering.SMALL, colour=FAINT)
+        lettering.write(
+            picture, (x, y + lettering.line_height()), rest, size=lettering.SMALL, colour=tones().faint
+        )
 
 
 def strip(
@@ -188,7 +197,7 @@ def strip(
 def difference(
     difference: Any, limit: float | None = None, *, scale: int = 1, bar: bool = False
 ) -> Image.Image:
-    """A signed difference, mean over channels: blue where darker, white for none, red where brighter.
+    """A signed difference, mean over channels: blue where darker, the paper's colour for none, red where brighter.
 
     Args:
         difference: (channels, height, width) or (height, width), signed.
@@ -213,14 +222,16 @@ def difference_limit(difference: Any) -> float:
 def with_bar(picture: Image.Image, colours: Any, low: str, middle: str, high: str) -> Image.Image:
     """The picture with a bar of the colour scale below and three numbers on it."""
     wide = max(picture.width, lettering.width(low + middle + high, lettering.SMALL) + 24)
-    sheet_ = Image.new("RGB", (wide, picture.height + 8 + 8 + lettering.line_height(lettering.SMALL)), PAPER)
+    sheet_ = Image.new(
+        "RGB", (wide, picture.height + 8 + 8 + lettering.line_height(lettering.SMALL)), tones().paper
+    )
     sheet_.paste(picture, ((wide - picture.width) // 2, 0))
     ends = (-1.0, 1.0) if colours is diverging else (0.0, 1.0)
     ramp = np.broadcast_to(colours(np.linspace(*ends, wide)), (8, wide, 3))
     sheet_.paste(Image.fromarray(np.ascontiguousarray(ramp)), (0, picture.height + 6))
     y = picture.height + 15
     for x, text, anchor in ((0, low, "la"), (wide / 2, middle, "ma"), (wide, high, "ra")):
-        lettering.write(sheet_, (x, y), text, size=lettering.SMALL, colour=FAINT, anchor=anchor)
+        lettering.write(sheet_, (x, y), text, size=lettering.SMALL, colour=tones().faint, anchor=anchor)
     return sheet_
 
 
@@ -253,7 +264,7 @@ def feature_sheet(
 ) -> Image.Image:
     """All maps of a stage as one sheet, in one colour scale that is drawn below.
 
-    Maps without negative values run from dark (0) to light; others from blue over white (0) to red.
+    Maps without negative values run from dark (0) to light; others from blue over the paper's colour (0) to red.
 
     Args:
         maps: (units, height, width).
@@ -285,7 +296,7 @@ def feature_sheet(
     gap = 2
     cell_w, cell_h = wide * scale, high * scale
     rows = -(-count // columns)
-    picture = Image.new("RGB", (columns * (cell_w + gap) - gap, rows * (cell_h + gap) - gap), PAPER)
+    picture = Image.new("RGB", (columns * (cell_w + gap) - gap, rows * (cell_h + gap) - gap), tones().paper)
     draw = ImageDraw.Draw(picture)
     labelled = min(cell_w, cell_h) >= 28
     for i in range(count):
@@ -293,8 +304,8 @@ def feature_sheet(
         picture.paste(_enlarged(Image.fromarray(colours(scaled[i])), scale), (x, y))
         if labelled:
             tag = str(numbers[i])
-            draw.rectangle((x, y, x + lettering.width(tag, 9) + 3, y + 11), fill=PAPER)
-            lettering.write(picture, (x + 2, y), tag, size=9, colour=INK)
+            draw.rectangle((x, y, x + lettering.width(tag, 9) + 3, y + 11), fill=tones().paper)
+            lettering.write(picture, (x + 2, y), tag, size=9, colour=tones().ink)
         if numbers[i] in off:
             end = (x + cell_w - 1, y + cell_h - 1)
             draw.rectangle((x, y, *end), outline=WARNING, width=2)
@@ -309,7 +320,7 @@ def titled(picture: Image.Image, title: str, margin: int = _MARGIN) -> Image.Ima
     """The picture with a margin, and a title above where there is one."""
     left, top = titled_corner(title, margin)
     wide = max(picture.width, lettering.width(title, lettering.LARGE)) + 2 * margin
-    framed = Image.new("RGB", (wide, top + picture.height + margin), PAPER)
+    framed = Image.new("RGB", (wide, top + picture.height + margin), tones().paper)
     if title:
         lettering.write(framed, (margin, margin), title, size=lettering.LARGE)
     framed.paste(picture, (left, top))
@@ -329,11 +340,11 @@ def axis_band() -> int:
 def with_axis_names(picture: Image.Image, x: str, y: str) -> Image.Image:
     """The picture with the name of its horizontal axis below and that of the vertical one, turned, beside it."""
     band = axis_band()
-    named = Image.new("RGB", (picture.width + band, picture.height + band), PAPER)
+    named = Image.new("RGB", (picture.width + band, picture.height + band), tones().paper)
     named.paste(picture, (band, 0))
-    lettering.write(named, (band + picture.width / 2, picture.height), x, colour=FAINT, anchor="ma")
-    side = Image.new("RGB", (picture.height, band), PAPER)
-    lettering.write(side, (picture.height / 2, 3), y, colour=FAINT, anchor="ma")
+    lettering.write(named, (band + picture.width / 2, picture.height), x, colour=tones().faint, anchor="ma")
+    side = Image.new("RGB", (picture.height, band), tones().paper)
+    lettering.write(side, (picture.height / 2, 3), y, colour=tones().faint, anchor="ma")
     named.paste(side.rotate(90, expand=True), (0, 0))
     return named
 
@@ -341,7 +352,7 @@ def with_axis_names(picture: Image.Image, x: str, y: str) -> Image.Image:
 def beside(pictures: Sequence[Image.Image], gap: int = 0) -> Image.Image:
     """Pictures side by side, aligned at the top."""
     wide = sum(p.width for p in pictures) + gap * (len(pictures) - 1)
-    row = Image.new("RGB", (wide, max(p.height for p in pictures)), PAPER)
+    row = Image.new("RGB", (wide, max(p.height for p in pictures)), tones().paper)
     x = 0
     for picture in pictures:
         row.paste(picture, (x, 0))
@@ -352,7 +363,7 @@ def beside(pictures: Sequence[Image.Image], gap: int = 0) -> Image.Image:
 def above(pictures: Sequence[Image.Image], gap: int = 0) -> Image.Image:
     """Pictures one above the other, aligned at the left."""
     high = sum(p.height for p in pictures) + gap * (len(pictures) - 1)
-    column = Image.new("RGB", (max(p.width for p in pictures), high), PAPER)
+    column = Image.new("RGB", (max(p.width for p in pictures), high), tones().paper)
     y = 0
     for picture in pictures:
         column.paste(picture, (0, y))
@@ -362,7 +373,7 @@ def above(pictures: Sequence[Image.Image], gap: int = 0) -> Image.Image:
 
 def framed(picture: Image.Image) -> Image.Image:
     """The picture with a thin line around it."""
-    edged = Image.new("RGB", (picture.width + 2, picture.height + 2), LINE)
+    edged = Image.new("RGB", (picture.width + 2, picture.height + 2), tones().line)
     edged.paste(picture, (1, 1))
     return edged
 

@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from latentlab.viz.colours import FAINT, INK, PAPER
+from latentlab.viz.colours import RGB, tones
 
 SMALL, NORMAL, LARGE = 11, 13, 16
 # What the font lacks, in letters that it has.
@@ -58,7 +58,7 @@ def write(
     text: str,
     *,
     size: int = NORMAL,
-    colour: tuple[int, int, int] = INK,
+    colour: RGB | None = None,
     anchor: str = "la",
 ) -> None:
     """Writes lines of text into an image.
@@ -68,7 +68,7 @@ def write(
         position: where the text's anchor stands, in pixels.
         text: one or more lines.
         size: height of the letters in pixels.
-        colour: RGB.
+        colour: RGB; None is ink.
         anchor: two letters: l, m, r for left, middle, right; a for the top, m for the middle.
     """
     lines = text.translate(_SPELLED).split("\n")
@@ -78,7 +78,7 @@ def write(
     for line in lines:
         mask = _letters(line, size)
         shift = {"l": 0.0, "m": width(line, size) / 2, "r": width(line, size)}[anchor[0]]
-        image.paste(colour, (round(x - shift), round(y)), mask)
+        image.paste(tones().ink if colour is None else colour, (round(x - shift), round(y)), mask)
         y += line_height(size)
 
 
@@ -99,9 +99,9 @@ def captioned(image: Image.Image, caption: str, *, margin: int = 10) -> Image.Im
     if not caption:
         return image
     text = wrapped(caption, max(image.width - 2 * margin, 220))
-    sheet = Image.new("RGB", (max(image.width, width(text, SMALL) + 2 * margin), image.height), PAPER)
+    sheet = Image.new("RGB", (max(image.width, width(text, SMALL) + 2 * margin), image.height), tones().paper)
     sheet = sheet.resize((sheet.width, image.height + height(text, SMALL) + margin))
-    sheet.paste(PAPER, (0, 0, *sheet.size))
+    sheet.paste(tones().paper, (0, 0, *sheet.size))
     sheet.paste(image, (0, 0))
-    write(sheet, (margin, image.height), text, size=SMALL, colour=FAINT)
+    write(sheet, (margin, image.height), text, size=SMALL, colour=tones().faint)
     return sheet

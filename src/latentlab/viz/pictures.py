@@ -17,7 +17,7 @@ from latentlab.analysis.readout import LinearReadout
 from latentlab.analysis.traversal import SwapGrid, Traversal, TraversalGrid
 from latentlab.analysis.units import EditComparison, UnitRanking
 from latentlab.viz import images
-from latentlab.viz.colours import diverging
+from latentlab.viz.colours import diverging, tones
 from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.raster import bars, raster_map
 
@@ -133,7 +133,7 @@ def _swap_grid(result: SwapGrid, *, scale: int | None = None, animate: bool = Tr
     body = images.grid(result.images, scale=scale, gap=gap)
     head = images.grid(result.column_images[None], scale=scale, gap=gap)
     side = images.grid(result.row_images[:, None], scale=scale, gap=gap)
-    corner = Image.new("RGB", (side.width, head.height), (255, 255, 255))
+    corner = Image.new("RGB", (side.width, head.height), tones().paper)
     sheet = images.above(
         [images.beside([corner, head], between), images.beside([side, body], between)], between
     )
@@ -293,7 +293,7 @@ def _edit_comparison(result: EditComparison, *, scale: int | None = None, count:
         row_labels=[f"{100 * c:.2g} %\nchange" for c in result.change[:n]],
     )
     bar = images.with_bar(
-        Image.new("RGB", (sheet.width - 20, 1), (255, 255, 255)),
+        Image.new("RGB", (sheet.width - 20, 1), tones().paper),
         diverging,
         f"-{limit:.2g}",
         "0",
@@ -342,7 +342,7 @@ def _same_size(frames: Sequence[Image.Image]) -> list[Image.Image]:
     wide, high = max(f.width for f in frames), max(f.height for f in frames)
     sized = []
     for frame in frames:
-        sheet = Image.new("RGB", (wide, high), (255, 255, 255))
+        sheet = Image.new("RGB", (wide, high), tones().paper)
         sheet.paste(frame, (0, 0))
         sized.append(sheet)
     return sized

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from latentlab.analysis.projection import Projection
 from latentlab.viz import lettering
-from latentlab.viz.colours import ACCENT, FAINT, INK, LINE, PAPER, category, diverging, on_paper, sequential
+from latentlab.viz.colours import category, diverging, letters_on, on_paper, sequential, tones
 from latentlab.viz.images import titled, with_axis_names, with_bar
 
 _OVERSAMPLING = 2
@@ -45,7 +45,7 @@ def raster_map(
     # In random order, or the last category would cover the others; the order does not depend on the data.
     order = np.random.default_rng(0).permutation(len(points))
     radius = int(np.clip(round(12.5 - 2.2 * np.log10(max(len(points), 1))), 1, 8)) * _OVERSAMPLING / 2
-    canvas = np.full((big, big, 3), 255, dtype=np.uint8)
+    canvas = np.full((big, big, 3), tones().paper, dtype=np.uint8)
     span = int(np.ceil(radius))
     for dy in range(-span, span + 1):
         for dx in range(-span, span + 1):
@@ -54,11 +54,13 @@ def raster_map(
                 y = np.clip(position[order, 1].round().astype(int) + dy, 0, big - 1)
                 canvas[y, x] = paints[order]
     picture = Image.fromarray(canvas).resize((size, size), Image.Resampling.BOX)
-    ImageDraw.Draw(picture).rectangle((0, 0, size - 1, size - 1), outline=LINE)
+    ImageDraw.Draw(picture).rectangle((0, 0, size - 1, size - 1), outline=tones().line)
     picture = _with_axes(picture, projection)
     legend = _legend(values, label, names)
     if legend is not None:
-        whole = Image.new("RGB", (picture.width + legend.width, max(picture.height, legend.height)), PAPER)
+        whole = Image.new(
+            "RGB", (picture.width + legend.width, max(picture.height, legend.height)), tones().paper
+        )
         whole.paste(picture, (0, 0))
         whole.paste(legend, (picture.width, 0))
         picture = whole
@@ -100,7 +102,7 @@ def is_categorical(values: np.ndarray, names: tuple[str, ...] | None) -> bool:
 
 def _paints(n: int, values: np.ndarray | None, names: tuple[str, ...] | None) -> np.ndarray:
     if values is None:
-        return np.array(ACCENT, dtype=np.uint8)[None].repeat(n, axis=0)
+        return np.array(tones().accent, dtype=np.uint8)[None].repeat(n, axis=0)
     if is_categorical(values, names):
         return np.array([category(int(v)) for v in range(int(values.max()) + 1)], dtype=np.uint8)[
             values.astype(int)
@@ -126,7 +128,7 @@ def _legend(values: np.ndarray | None, label: str, names: tuple[str, ...] | None
         present = sorted(int(v) for v in np.unique(values))
         texts = [names[v] if names and v < len(names) else str(v) for v in present]
         wide = max(lettering.width(t) for t in [*texts, label]) + 44
-        legend = Image.new("RGB", (wide, head + 20 * len(present) + 8), PAPER)
+        legend = Image.new("RGB", (wide, head + 20 * len(present) + 8), tones().paper)
         draw = ImageDraw.Draw(legend)
         for i, (value, text) in enumerate(zip(present, texts, strict=True)):
             y = head + 20 * i
@@ -136,12 +138,12 @@ def _legend(values: np.ndarray | None, label: str, names: tuple[str, ...] | None
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         marks = [f"{low + (high - low) * (1 - i / 4):.3g}" for i in range(5)]
         wide = max(*(lettering.width(m) for m in marks), lettering.width(label) - 24) + 56
-        legend = Image.new("RGB", (wide, head + 200), PAPER)
+        legend = Image.new("RGB", (wide, head + 200), tones().paper)
         ramp = on_paper(np.linspace(1.0, 0.0, 170))[:, None].repeat(14, axis=1)
         legend.paste(Image.fromarray(ramp), (16, head + 6))
         for i, mark in enumerate(marks):
             y = head + 6 + 169 * i / 4
-            lettering.write(legend, (38, y), mark, size=11, colour=FAINT, anchor="lm")
+            lettering.write(legend, (38, y), mark, size=11, colour=tones().faint, anchor="lm")
     if label:
         lettering.write(legend, (16, 0), label)
     return legend
@@ -172,15 +174,16 @@ def bars(
     numbers = [f"{v:.3g}" + (f" {unit}" if unit else "") for v in values]
     right = max((lettering.width(t, lettering.SMALL) for t in numbers), default=0) + 8
     row = 19
-    picture = Image.new("RGB", (left + width + right, row * len(values)), PAPER)
+    picture = Image.new("RGB", (left + width + right, row * len(values)), tones().paper)
     draw = ImageDraw.Draw(picture)
     for i, (value, text, number) in enumerate(zip(values, labels, numbers, strict=True)):
         y = row * i
         end = left + max(round(width * value / top), 1)
         pale = faint is not None and bool(faint[i])
-        draw.rectangle((left, y + 3, end, y + row - 4), fill=LINE if pale else ACCENT)
-        lettering.write(picture, (left - 10, y + row / 2), text, colour=FAINT if pale else INK, anchor="rm")
-        lettering.write(picture, (end + 6, y + row / 2), number, size=11, colour=FAINT, anchor="lm")
+        ink = tones().faint if pale else tones().ink
+        draw.rectangle((left, y + 3, end, y + row - 4), fill=tones().line if pale else tones().accent)
+        lettering.write(picture, (left - 10, y + row / 2), text, colour=ink, anchor="rm")
+        lettering.write(picture, (end + 6, y + row / 2), number, size=11, colour=tones().faint, anchor="lm")
     return titled(picture, title)
 
 
@@ -200,7 +203,7 @@ def matrix_picture(
         rows: a text for each row.
         columns: a text for each column.
         title: text above.
-        signed: blue-white-red around 0; None: if there are negative values.
+        signed: blue and red around 0; None: if there are negative values.
         cell: pixels of a cell.
     """
     values = np.asarray(values, dtype=float)
@@ -210,29 +213,28 @@ def matrix_picture(
     left = max(lettering.width(t) for t in rows) + 8
     tilted = max(lettering.width(t, 11) for t in columns) > cell - 2
     top = (max(lettering.width(t, 11) for t in columns) + 6) if tilted else 18
-    picture = Image.new("RGB", (left + cell * len(columns), top + cell * len(rows)), PAPER)
+    picture = Image.new("RGB", (left + cell * len(columns), top + cell * len(rows)), tones().paper)
     paint = colours(values / limit)
     for i in range(len(rows)):
         lettering.write(picture, (left - 8, top + cell * (i + 0.5)), rows[i], anchor="rm")
         for j in range(len(columns)):
             x, y = left + cell * j, top + cell * i
             picture.paste(tuple(int(c) for c in paint[i, j]), (x, y, x + cell - 1, y + cell - 1))
-            dark = paint[i, j].astype(float) @ [0.299, 0.587, 0.114] < 130
             lettering.write(
                 picture,
                 (x + cell / 2, y + cell / 2),
                 f"{values[i, j]:.2g}",
                 size=10,
-                colour=PAPER if dark else INK,
+                colour=letters_on(paint[i, j]),
                 anchor="mm",
             )
     for j, text in enumerate(columns):
         if tilted:
-            side = Image.new("RGB", (top, 16), PAPER)
-            lettering.write(side, (4, 1), text, size=11, colour=FAINT)
+            side = Image.new("RGB", (top, 16), tones().paper)
+            lettering.write(side, (4, 1), text, size=11, colour=tones().faint)
             picture.paste(side.rotate(90, expand=True), (left + cell * j + cell // 2 - 8, 0))
         else:
             centre = left + cell * (j + 0.5)
-            lettering.write(picture, (centre, 2), text, size=11, colour=FAINT, anchor="ma")
+            lettering.write(picture, (centre, 2), text, size=11, colour=tones().faint, anchor="ma")
     low = f"-{limit:.2g}" if signed else "0"
     return titled(with_bar(picture, colours, low, "0" if signed else "", f"{limit:.2g}"), title)

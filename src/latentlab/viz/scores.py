@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _TONE = "#1489a8"  # reads on light and on dark
 _CHROME = 76  # pixels of a stretched chart's height that its legend and axis take
+_TITLE = 44  # and the title of its axis
 _MARK_COLOURS = {"noise": "#9aa4ab", "rotation": "#c98a1b", "perfect": "#2f8f5b"}
 
 
@@ -42,7 +43,9 @@ def score_strip(report: Report, *, height: int = 30) -> alt.LayerChart | alt.Fac
         if getattr(row, kind) is not None
     ]
     y = alt.Y("score:N", sort=order, title=None, axis=alt.Axis(labelLimit=280))
-    x = alt.X("value:Q", title=None)
+    shown = [v["value"] for v in (*values, *marks)]
+    domain = [min(0.0, *shown), max(1.0, *shown)]
+    x = alt.X("value:Q", title=None, scale=alt.Scale(domain=domain, nice=False))
     intervals = (
         alt.Chart(alt.Data(values=[v for v in values if v["low"] is not None]))
         .mark_rule(color=_TONE, strokeWidth=5, opacity=0.35)
@@ -183,4 +186,4 @@ def score_distributions(
         .mark_tick(thickness=3, size=height - 12, color=_TONE)
         .encode(x=x, y=y, tooltip=["run:N", alt.Tooltip("value:Q", format=".3f")])
     )
-    return alt.layer(rule, points, ticks).properties(height=_CHROME + height * len(rows))
+    return alt.layer(rule, points, ticks).properties(height=_CHROME + _TITLE + height * len(rows))

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from latentlab.analysis.sobol import Sobol
 from latentlab.viz import images, lettering
-from latentlab.viz.colours import ACCENT, FAINT, INK, LINE, PAPER, sequential
+from latentlab.viz.colours import sequential, tones
 from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.raster import matrix_picture
 
@@ -66,30 +66,32 @@ def _shares(result: Sobol, order: np.ndarray) -> Image.Image:
         1e-12, *(float(np.nanmax([v, *(w for w in s if np.isfinite(w))])) for r in rows for v, s in r[1:])
     )
     left = max(lettering.width(r[0]) for r in rows) + 12
-    picture = Image.new("RGB", (left + _WIDTH + 70, _ROW * len(rows) + 22), PAPER)
+    picture = Image.new("RGB", (left + _WIDTH + 70, _ROW * len(rows) + 22), tones().paper)
     draw = ImageDraw.Draw(picture)
     for i, (name, *bars) in enumerate(rows):
         y = _ROW * i
-        lettering.write(picture, (left - 10, y + _ROW / 2 - 1), name, colour=INK, anchor="rm")
+        lettering.write(picture, (left - 10, y + _ROW / 2 - 1), name, colour=tones().ink, anchor="rm")
         furthest = left
         for k, (value, (low, high)) in enumerate(bars):
             above = y + 2 + 11 * k
             end = left + max(round(_WIDTH * max(value, 0.0) / top), 1)
-            draw.rectangle((left, above, end, above + 9), fill=(ACCENT, LINE)[k])
+            draw.rectangle((left, above, end, above + 9), fill=(tones().accent, tones().line)[k])
             furthest = max(furthest, end)
             if np.isfinite(low):
                 a, b = (left + max(round(_WIDTH * max(v, 0.0) / top), 0) for v in (low, high))
-                draw.line((a, above + 5, b, above + 5), fill=INK)
+                draw.line((a, above + 5, b, above + 5), fill=tones().ink)
                 furthest = max(furthest, b)
         text = f"{_brief(bars[0][0])} / {_brief(bars[1][0])}"
-        lettering.write(picture, (furthest + 6, y + _ROW / 2 - 1), text, size=11, colour=FAINT, anchor="lm")
+        lettering.write(
+            picture, (furthest + 6, y + _ROW / 2 - 1), text, size=11, colour=tones().faint, anchor="lm"
+        )
     y = _ROW * len(rows) + 4
-    draw.rectangle((left, y + 2, left + 12, y + 11), fill=ACCENT)
-    lettering.write(picture, (left + 18, y), "alone", size=11, colour=FAINT)
-    draw.rectangle((left + 80, y + 2, left + 92, y + 11), fill=LINE)
-    lettering.write(picture, (left + 98, y), "with interactions", size=11, colour=FAINT)
-    draw.line((left + 216, y + 7, left + 232, y + 7), fill=INK)
-    lettering.write(picture, (left + 238, y), "95 % of the bootstrap", size=11, colour=FAINT)
+    draw.rectangle((left, y + 2, left + 12, y + 11), fill=tones().accent)
+    lettering.write(picture, (left + 18, y), "alone", size=11, colour=tones().faint)
+    draw.rectangle((left + 80, y + 2, left + 92, y + 11), fill=tones().line)
+    lettering.write(picture, (left + 98, y), "with interactions", size=11, colour=tones().faint)
+    draw.line((left + 216, y + 7, left + 232, y + 7), fill=tones().ink)
+    lettering.write(picture, (left + 238, y), "95 % of the bootstrap", size=11, colour=tones().faint)
     unit = f" ({result.unit})" if result.unit else ""
     return images.titled(picture, f"Shares of the variance of {result.target}{unit}")
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from latentlab.analysis.tcav import Tcav
 from latentlab.viz import lettering
-from latentlab.viz.colours import ACCENT, FAINT, INK, LINE, PAPER
+from latentlab.viz.colours import tones
 from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.images import titled
 
@@ -30,30 +30,35 @@ def _tcav(result: Tcav, *, width: int = _WIDTH) -> Drawing:
     left = max(lettering.width(t) for t in names) + 16
     right = max(lettering.width(t, lettering.SMALL) for t in notes) + 24
     limit = max(float(np.abs(np.concatenate([result.effect, result.null_effect])).max()), 1e-12) * 1.05
-    picture = Image.new("RGB", (left + width + right, _ROW * len(names) + 26), PAPER)
+    picture = Image.new("RGB", (left + width + right, _ROW * len(names) + 26), tones().paper)
     draw = ImageDraw.Draw(picture)
 
     def place(value: float) -> float:
         return left + width * (value / limit + 1) / 2
 
     low, high = np.quantile(result.null_effect, [0.025, 0.975])
-    draw.rectangle((place(low), 0, place(high), _ROW * len(names)), fill=(240, 240, 240))
-    draw.line((place(0), 0, place(0), _ROW * len(names)), fill=LINE)
+    draw.rectangle((place(low), 0, place(high), _ROW * len(names)), fill=tones().pale)
+    draw.line((place(0), 0, place(0), _ROW * len(names)), fill=tones().line)
     for i, (name, note) in enumerate(zip(names, notes, strict=True)):
         y = _ROW * i + _ROW / 2
         last = i == len(names) - 1
         for value in result.null_effect if last else result.effect[i : i + 1]:
-            radius, colour = (3, FAINT) if last else (7, ACCENT if result.adjusted[i] < 0.05 else FAINT)
+            sure = not last and result.adjusted[i] < 0.05
+            radius, colour = 3 if last else 7, tones().accent if sure else tones().faint
             x = place(float(value))
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-        lettering.write(picture, (left - 12, y), name, colour=FAINT if last else INK, anchor="rm")
         lettering.write(
-            picture, (left + width + 16, y), note, size=lettering.SMALL, colour=FAINT, anchor="lm"
+            picture, (left - 12, y), name, colour=tones().faint if last else tones().ink, anchor="rm"
+        )
+        lettering.write(
+            picture, (left + width + 16, y), note, size=lettering.SMALL, colour=tones().faint, anchor="lm"
         )
     y = _ROW * len(names) + 6
     for value, anchor in ((-limit, "la"), (0.0, "ma"), (limit, "ra")):
         text = "0" if value == 0 else f"{value:+.2g}"
-        lettering.write(picture, (place(value), y), text, size=lettering.SMALL, colour=FAINT, anchor=anchor)
+        lettering.write(
+            picture, (place(value), y), text, size=lettering.SMALL, colour=tones().faint, anchor=anchor
+        )
     unit = f" ({result.unit})" if result.unit else ""
     still = titled(picture, f"First-order effect on {result.target}{unit}")
     return Drawing(still, f"Concepts at {result.address}, {result.features} features; p after Bonferroni")

@@ -9,7 +9,7 @@ from latentlab.analysis.drawings import UnitDrawings
 from latentlab.analysis.patches import TopInputs
 from latentlab.analysis.pixel_reading import PixelReading
 from latentlab.viz import images
-from latentlab.viz.colours import WARNING, diverging
+from latentlab.viz.colours import WARNING, diverging, tones
 from latentlab.viz.drawing import Drawing, drawn
 from latentlab.viz.raster import bars
 
@@ -136,7 +136,7 @@ def _top_inputs(result: TopInputs, *, scale: int | None = None, count: int = _MO
 
 
 def _with_scale(sheet: Image.Image, limit: float) -> Image.Image:
-    bar = Image.new("RGB", (sheet.width - 20, 1), (255, 255, 255))
+    bar = Image.new("RGB", (sheet.width - 20, 1), tones().paper)
     scale = images.with_bar(bar, diverging, f"-{limit:.2g}", "0", f"+{limit:.2g}")
     return images.above([sheet, images.titled(scale, "", 6)])
 

@@ -10,7 +10,7 @@ import numpy as np
 from latentlab.app.components.mount import base_path, image_data, nothing, register, saved
 from latentlab.app.components.traverse import Axis, TraverseState, traverse_state
 
-_component = register("compare", ["traverse"])
+_component = register("compare", ["ranges", "traverse"])
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,7 @@ def compare(
             "source": image_data(source),
             "source_label": source_label,
             "locks": list(state.locks),
+            "ranges": state.ranges.plain(),
             "revision": str(revision),
             "seed": state.seed or seed,
             "height": None,

@@ -64,10 +64,11 @@ LL.views.layers = class {
       this.pictures[name] = { canvas, caption };
       return el("figure", { class: "ll-figure" }, canvas, caption);
     });
-    this.results = el("div", { class: "ll-results" }, ...figures);
+    this.results = el("div", { class: "ll-results" }, ...figures,
+      el("div", { class: "ll-results-note" }, this.hint, this.status.node));
     this.score = el("p", { class: "ll-score", hidden: true });
     this.root.replaceChildren(this.graph, el("div", { class: "ll-layers" },
-      el("div", { class: "ll-open" }, this.tools, this.head, this.score, this.box, this.chips, this.hint, this.status.node), this.results));
+      el("div", { class: "ll-open" }, this.tools, this.head, this.score, this.box, this.chips), this.results));
     this.pointer();
   }
 
@@ -147,7 +148,7 @@ LL.views.layers = class {
     const room = (this.graph.clientWidth || 900) - (narrow ? 6 : 96), endWide = narrow ? 40 : 62;
     for (const { node, lines, places, ends, links, columns, lanes } of this.rows ?? []) {
       const gap = LL.clamp((room - 2 * endWide) / (columns - 2) - 84, 10, 26);
-      const wide = LL.clamp((room - 2 * endWide - gap * (columns - 1)) / (columns - 2), 62, 112);
+      const wide = LL.clamp((room - 2 * endWide - gap * (columns - 1)) / (columns - 2), 56, 112);
       const left = (column) => (column === 0 ? 0 : endWide + gap + (column - 1) * (wide + gap));
       const width = left(columns - 1) + endWide, height = lanes * lane - (lane - high);
       const box = ({ column, lane: row }) => [left(column), row * lane, column === 0 || column === columns - 1 ? endWide : wide];
@@ -490,7 +491,7 @@ LL.views.layers = class {
     const top = Math.max(most, 16);
     for (let i = 0; i < n; i++) {
       const k = 3 * Math.round((255 * change[i]) / top);
-      rgba.set([LL.HEAT[k], LL.HEAT[k + 1], LL.HEAT[k + 2], 255], 4 * i);
+      rgba.set([LL.HEAT[k], LL.HEAT[k + 1], LL.HEAT[k + 2], most ? 255 : 0], 4 * i); // none: the empty frame
     }
     LL.paint(this.pictures.difference.canvas, { w: image.w, h: image.h, rgba });
     this.pictures.difference.caption.textContent = most ? `Difference, largest ${(most / 255).toFixed(2)}` : "Difference: none";
@@ -523,16 +524,15 @@ LL.views.layers = class {
   }
 
   paintSheet() {
-    const side = this.results.clientWidth, [, imageH, imageW] = this.host.data.image_shape;
-    const row = getComputedStyle(this.results).flexDirection === "row";
+    const [, imageH, imageW] = this.host.data.image_shape;
     for (const { canvas } of Object.values(this.pictures)) {
       if (!canvas.dataset.drawn) { canvas.width = imageW; canvas.height = imageH; }
-      LL.fit(canvas, Math.min(row ? (side - 24) / 3 : side, row ? 200 : 256), imageW, imageH);
+      LL.fit(canvas, canvas.parentElement.clientWidth, imageW, imageH);
     }
     const sheet = this.sheet, width = this.box.clientWidth;
     if (!sheet || !width) return;
     const { shown: n, h, w } = sheet, gap = 2, flat = h * w === 1;
-    const least = flat ? 13 : 30, most = flat ? 26 : 104;
+    const least = flat ? 13 : 30, most = flat ? 26 : 176;
     let size = most;
     for (; size > least; size--) {
       const columns = Math.floor((width + gap) / (size + gap));

@@ -39,8 +39,8 @@ class Place:
         return math.floor(self.y + 0.5)
 
 
-def plane_place(key: str, shape: tuple[int, int], revision: str) -> Place:
-    """Where a person left the plane of (columns, rows) seeds; its middle at first and for another revision."""
+def plane_place(key: str, shape: tuple[int, int], revision: str, first: Place | None = None) -> Place:
+    """Where a person left the plane of (columns, rows) seeds; ``first``, else its middle, for another revision."""
     columns, rows = shape
     state = saved(key, "state") or {}
     try:
@@ -50,7 +50,7 @@ def plane_place(key: str, shape: tuple[int, int], revision: str) -> Place:
             return Place(x, y)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass  # what a browser sends may be anything
-    return Place((columns - 1) / 2, (rows - 1) / 2)
+    return first or Place((columns - 1) / 2, (rows - 1) / 2)
 
 
 def seed_plane(

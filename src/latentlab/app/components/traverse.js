@@ -15,6 +15,8 @@ LL.views.traverse = class {
     this.history = new LL.History();
     this.slots = { A: null, B: null };
     this.revision = null;
+    this.axes = [];
+    this.ranges = new LL.Ranges(this);
     this.frames = 0;
     this.commit = LL.debounce(120, () => this.send());
     this.build();
@@ -62,7 +64,7 @@ LL.views.traverse = class {
         this.seed),
       button("reset", "Reset", "Return all unlocked sliders to their ticks", () => this.reset()),
       el("span", { class: "ll-joined" }, this.undoButton, this.redoButton),
-      el("span", { class: "ll-joined ll-ab" }, slots[0], this.mix, slots[1]));
+      el("span", { class: "ll-joined ll-ab" }, slots[0], this.mix, slots[1]), this.ranges.button);
     this.list = el("div", { class: "ll-sliders" });
     const copy = (label, title, text) => LL.copyButton(null, label, title, async () => text(await this.code()));
     this.copies = el("div", { class: "ll-copies", role: "group", "aria-label": "copy the code" },
@@ -72,11 +74,11 @@ LL.views.traverse = class {
         copy("NumPy", "Copy z as Python: a NumPy array", (z) => z && `np.array([${z.map(LL.shortest).join(", ")}], dtype=np.float32)`)));
     this.root.replaceChildren(el("div", { class: "ll-traverse" },
       el("div", { class: "ll-left" }, this.pictures, this.status.node, this.copies),
-      el("div", { class: "ll-right" }, this.toolbar, this.list)));
+      el("div", { class: "ll-right" }, this.toolbar, this.ranges.panel, this.list)));
   }
 
   buildSliders(axes) {
-    const { el } = LL;
+    const { el } = LL, lines = this.ranges.open();
     this.rows = new Map();
     const most = Math.max(1e-9, ...axes.map((axis) => axis.kl ?? 0));
     const groups = new Set(axes.map((axis) => axis.group).filter(Boolean));
@@ -92,7 +94,7 @@ LL.views.traverse = class {
     }
     if (active.some((axis) => axis.kl != null)) {
       nodes.unshift(el("div", { class: "ll-row ll-heads", "aria-hidden": "true" }, el("span"), el("span", {}, "Latent"),
-        el("span", { title: "KL divergence: how much this latent tells about an image" }, "KL"), el("span"), el("span", {}, "Value")));
+        el("span", { title: "KL divergence: how much this latent tells about an image" }, "KL"), el("span"), el("span", {}, "Value"), el("span")));
     }
     if (!active.length) nodes.push(el("p", { class: "ll-empty" }, "No latent of this model carries information yet."));
     if (idle.length) {
@@ -102,6 +104,7 @@ LL.views.traverse = class {
         ...idle.map((axis) => this.buildAxis(axis, most))));
     }
     this.list.replaceChildren(...nodes);
+    this.ranges.reopen(lines);
   }
 
   buildAxis(axis, most) {
@@ -169,24 +172,23 @@ LL.views.traverse = class {
 
   buildRow(axis, most) {
     const { el } = LL, { label, lock, name, kl, hint } = this.buildHead(axis, most);
-    const span = axis.high - axis.low, step = axis.whole ? 1 : span / 200;
-    const range = el("input", { type: "range", class: "ll-range ll-slider", "data-index": axis.index, min: axis.low,
-      max: axis.high, step: axis.whole ? 1 : "any", "aria-label": label });
+    const range = el("input", { type: "range", class: "ll-range ll-slider", "data-index": axis.index,
+      step: axis.whole ? 1 : "any", "aria-label": label });
     const value = el("input", { type: "text", class: "ll-value", inputmode: "decimal", "aria-label": `value of ${label}` });
-    const at = LL.clamp((axis.default - axis.low) / span, 0, 1);
-    const track = el("span", { class: "ll-track", style: `--tick:${at}` }, range);
+    const track = el("span", { class: "ll-track" }, range);
     const ends = ["low", "high"].map((end) => el("canvas", { class: "ll-glimpse", hidden: true, "aria-hidden": "true",
       title: `What the ${end} end gives; click to go there`, onclick: () => { this.move(axis.index, axis[end]); this.settle(); } }));
+    const opener = this.ranges.opener(axis, label);
     const row = el("div", { class: "ll-row", title: hint || null }, lock, name, kl,
-      el("span", { class: "ll-reach" }, ends[0], track, ends[1]), value);
-    const entry = { axis, range, value, lock, track, row, step, ends, focus: () => range.focus() };
+      el("span", { class: "ll-reach" }, ends[0], track, ends[1]), value, opener);
+    const entry = { axis, label, range, value, lock, track, row, ends, opener, editor: null, focus: () => range.focus() };
     range.addEventListener("input", () => this.move(axis.index, Number(range.value)));
     range.addEventListener("change", () => this.settle());
     range.addEventListener("dblclick", () => { this.move(axis.index, axis.default); this.settle(); });
     range.addEventListener("keydown", (event) => {
       const direction = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }[event.key];
       if (direction) {
-        const by = direction * step * (event.shiftKey ? 10 : 1);
+        const by = direction * entry.step * (event.shiftKey ? 10 : 1);
         this.move(axis.index, LL.clamp(this.z[axis.index] + by, axis.low, axis.high));
       } else if (event.key === "Home") this.move(axis.index, axis.low);
       else if (event.key === "End") this.move(axis.index, axis.high);
@@ -202,24 +204,29 @@ LL.views.traverse = class {
     });
     value.addEventListener("focus", () => value.select());
     this.rows.set(axis.index, entry);
+    this.showRange(entry);
     return row;
   }
 
   // ---- state ----
   adopt(data) {
     const shape = JSON.stringify(data.axes);
+    const fresh = this.revision !== data.revision || !this.z || this.z.length !== data.z.length;
+    if (fresh && data.ranges) this.ranges.take(data.ranges);
     if (shape !== this.shape) {
       this.shape = shape;
-      this.axes = data.axes;
-      this.buildSliders(data.axes);
-      if (this.z && this.revision === data.revision && this.z.length === data.z.length) this.showAll();
-    }
-    if (this.revision !== data.revision || !this.z || this.z.length !== data.z.length) {
+      this.axes = data.axes.map((axis) => ({ ...axis })); // their ends follow the ranges that are chosen here
+      this.ranges.adopt(this.axes);
+      this.buildSliders(this.axes);
+      this.ranges.showAll();
+      if (!fresh) this.showAll();
+    } else if (fresh) this.showRanges();
+    if (fresh) {
       const old = this.z;
-      if (old && old.length === data.z.length) this.history.push(Float32Array.from(this.settled));
+      if (old && old.length === data.z.length) this.history.push(this.settled);
       this.revision = data.revision;
       this.z = Float32Array.from(data.z);
-      this.settled = Float32Array.from(data.z);
+      this.settled = this.now();
       this.locks = new Set(data.locks);
       this.takeSlots(data.slots ?? [null, null]);
       this.seedValue = data.seed;
@@ -277,7 +284,7 @@ LL.views.traverse = class {
 
   snapshot() {
     return { z: Array.from(this.z), locks: [...this.locks].sort((a, b) => a - b), revision: this.revision,
-      engine: this.seat.engine.kind, seed: this.seedValue,
+      engine: this.seat.engine.kind, seed: this.seedValue, ranges: this.ranges.plain(),
       slots: [this.slots.A, this.slots.B].map((code) => (code ? Array.from(code) : null)) };
   }
 
@@ -306,12 +313,23 @@ LL.views.traverse = class {
     this.draw();
   }
 
+  // What undo gives back.
+  now() {
+    return { z: Float32Array.from(this.z), ranges: this.ranges.text() };
+  }
+
+  // A range was chosen.
+  ranged() {
+    this.showRanges();
+    this.settle();
+  }
+
   // A gesture has ended: one step of history, and Python hears of it.
   settle() {
     clearTimeout(this.soon);
-    if (this.z.some((v, i) => v !== this.settled[i])) {
-      this.history.push(Float32Array.from(this.settled));
-      this.settled = Float32Array.from(this.z);
+    if (this.z.some((v, i) => v !== this.settled.z[i]) || this.ranges.text() !== this.settled.ranges) {
+      this.history.push(this.settled);
+      this.settled = this.now();
     }
     this.showHistory();
     // Where Python draws, the picture waits for nothing else.
@@ -324,23 +342,31 @@ LL.views.traverse = class {
     this.soon = setTimeout(() => this.settle(), 350);
   }
 
-  jump(z, remember = true) {
+  jump(z) {
     this.z = Float32Array.from(z);
     this.showAll();
     this.draw();
-    if (remember) this.settle();
-    else { this.settled = Float32Array.from(z); this.showHistory(); this.commit(); }
+    this.settle();
   }
 
   undo() {
     this.settle();
-    const z = this.history.undo(Float32Array.from(this.z));
-    if (z) this.jump(z, false);
+    this.restore(this.history.undo(this.now()));
   }
 
   redo() {
-    const z = this.history.redo(Float32Array.from(this.z));
-    if (z) this.jump(z, false);
+    this.restore(this.history.redo(this.now()));
+  }
+
+  restore(kept) {
+    if (!kept) return;
+    this.z = Float32Array.from(kept.z);
+    this.settled = kept;
+    this.ranges.take(JSON.parse(kept.ranges));
+    this.showRanges();
+    this.showAll();
+    this.draw();
+    this.commit();
   }
 
   reset() {
@@ -434,7 +460,26 @@ LL.views.traverse = class {
     row.range.setAttribute("aria-valuetext", LL.format(value));
     row.value.value = LL.format(value);
     row.track.style.setProperty("--at", at);
-    row.row.classList.toggle("ll-outside", value < axis.low || value > axis.high);
+    row.row.classList.toggle("ll-outside", value < Math.fround(axis.low) || value > Math.fround(axis.high));
+  }
+
+  showRange(entry) {
+    const { axis, range, track } = entry, span = axis.high - axis.low;
+    [range.min, range.max] = [axis.low, axis.high];
+    entry.step = axis.whole ? 1 : span / 200;
+    track.style.setProperty("--tick", LL.clamp((axis.default - axis.low) / span, 0, 1));
+    track.classList.toggle("ll-tickless", axis.default < axis.low || axis.default > axis.high);
+    this.ranges.show(entry);
+  }
+
+  showRanges() {
+    this.ranges.apply();
+    for (const entry of this.rows.values()) {
+      if (!entry.range) continue;
+      this.showRange(entry);
+      if (this.z) this.show(entry.axis.index);
+    }
+    this.ranges.showAll();
   }
 
   // What each slider leads to from the code that Python saw last: a row of the sheet for each, low beside high.

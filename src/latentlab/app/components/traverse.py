@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from latentlab.app.components.mount import base_path, image_data, nothing, register, saved
+from latentlab.app.ranges import USUAL, Ranges, applied
 
-_component = register("traverse")
+_component = register("traverse", ["ranges"])
 
 Slots = tuple[np.ndarray | None, np.ndarray | None]
 """The codes (dim,) kept as A and B."""
@@ -36,6 +37,8 @@ class Axis:
         choices: names of the categories of a one-hot block, one button each; () for a slider. ``default`` is then the
             number of the category, ``low`` and ``high`` are not used.
         whole: the slider stops at whole numbers only, the indices of a codebook.
+        sigma: middle and standard deviation of its prior, from which ranges of so many of them are made; None where
+            ranges for all sliders leave it alone.
     """
 
     index: int
@@ -52,6 +55,7 @@ class Axis:
     help: str = ""
     choices: tuple[str, ...] = ()
     whole: bool = False
+    sigma: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -68,6 +72,7 @@ class TraverseState:
         engine: "browser", "server" or "rerun": who draws the pictures.
         seed: the dice's last seed.
         slots: the codes (dim,) kept as A and B, None where none was.
+        ranges: how far the sliders reach.
     """
 
     z: np.ndarray
@@ -75,6 +80,7 @@ class TraverseState:
     engine: str = "rerun"
     seed: int = 0
     slots: Slots = (None, None)
+    ranges: Ranges = USUAL
 
 
 def traverse_state(
@@ -83,12 +89,13 @@ def traverse_state(
     revision: str | int = 0,
     locks: Sequence[int] = (),
     slots: Slots = (None, None),
+    ranges: Ranges = USUAL,
 ) -> TraverseState:
     """The component's state, readable before it is drawn; what is given here until the person moves something."""
     given = np.asarray(z, np.float32).reshape(-1)
     state = saved(key, "state")
     if state is None:
-        return TraverseState(given, tuple(locks), slots=slots)
+        return TraverseState(given, tuple(locks), slots=slots, ranges=ranges)
     drawn_by = str(state["engine"]) if state.get("engine") in ("browser", "server") else "rerun"
     told: Slots = (None, None)
     try:
@@ -100,11 +107,20 @@ def traverse_state(
             and np.isfinite(moved).all()
         ):
             held = tuple(int(i) for i in state.get("locks", ()))
-            return TraverseState(moved, held, drawn_by, int(state.get("seed", 0)), told)
+            reach = _ranges(state.get("ranges"), ranges).below(len(given))
+            return TraverseState(moved, held, drawn_by, int(state.get("seed", 0)), told, reach)
     except (KeyError, TypeError, ValueError, OverflowError):
         pass  # what a browser sends may be anything; the person then starts from the code given
     a, b = (kept if given is None else given for given, kept in zip(slots, told, strict=True))
-    return TraverseState(given, tuple(locks), drawn_by, slots=(a, b))
+    return TraverseState(given, tuple(locks), drawn_by, slots=(a, b), ranges=ranges)
+
+
+def _ranges(told: Any, before: Ranges) -> Ranges:
+    """The ranges that a browser told; those before where it told none that can be read."""
+    try:
+        return Ranges.read(told)
+    except ValueError:
+        return before
 
 
 def _slots(kept: Any, shape: tuple[int, ...]) -> Slots:
@@ -130,10 +146,11 @@ def traverse(
     source_label: str = "Input",
     locks: Sequence[int] = (),
     slots: Slots = (None, None),
+    ranges: Ranges = USUAL,
     revision: str | int = 0,
     seed: int = 0,
     height: int | None = None,
-    ends: Callable[[np.ndarray], tuple[list[int], np.ndarray]] | None = None,
+    ends: Callable[[np.ndarray, list[Axis]], tuple[list[int], np.ndarray]] | None = None,
     code: Callable[[np.ndarray], np.ndarray] | None = None,
     on_change: Callable[[], None] | None = None,
 ) -> TraverseState:
@@ -150,22 +167,23 @@ def traverse(
         source_label: what to call it.
         locks: coordinates locked at first.
         slots: codes kept as A and B at first; None leaves what the person kept.
-        revision: change it to make the sliders take ``z``, ``locks`` and ``slots`` anew.
+        ranges: how far the sliders reach at first, where that is not what ``axes`` say.
+        revision: change it to make the sliders take ``z``, ``locks``, ``slots`` and ``ranges`` anew.
         seed: the dice's first seed.
         height: side of the picture in CSS pixels; by default it follows the width.
-        ends: of a code (dim,), what its sliders lead to: k coordinates, and images (k, 2, channels, height, width) with
-            each at its low and at its high end.
+        ends: of a code (dim,) and the sliders as far as they reach now, what they lead to: k coordinates, and images
+            (k, 2, channels, height, width) with each at its low and at its high end.
         code: of the sliders' numbers, the code (dim,) they stand for, for "Copy z"; None where it is the same.
         on_change: runs before the script when the person let go of a slider or changed a lock.
 
     Returns:
-        The code and locks as the person left them.
+        The code, locks and ranges as the person left them.
     """
-    state = traverse_state(key, z, revision, locks, slots)
+    state = traverse_state(key, z, revision, locks, slots, ranges)
     image = None
     if render is not None and (token is None or (saved(key, "state") or {}).get("engine") == "rerun"):
         image = image_data(render(state.z))
-    indices, pairs = ([], None) if ends is None else ends(state.z)
+    indices, pairs = ([], None) if ends is None else ends(state.z, applied(axes, state.ranges))
     sheet = None
     if pairs is not None and len(pairs):  # one picture: a row for each slider, low and high side by side
         _, _, channels, high, wide = pairs.shape
@@ -187,6 +205,7 @@ def traverse(
             "source_label": source_label,
             "locks": list(state.locks),
             "slots": [None if code is None else [float(v) for v in code] for code in state.slots],
+            "ranges": state.ranges.plain(),
             "revision": str(revision),
             "seed": state.seed or seed,
             "height": height,

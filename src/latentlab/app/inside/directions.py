@@ -7,13 +7,14 @@ from typing import Any
 
 import streamlit as st
 
-from latentlab.app import controls, state
+from latentlab.app import attempts, controls, state
 from latentlab.app.calls import Call, Made
 from latentlab.app.figures import Number, figure
 from latentlab.app.inside.look import Look
 from latentlab.app.pull import W_PLUS
 
 COUNT = 8
+PLACE = "directions"
 METHODS = {"SeFa": "sefa", "GANSpace": "ganspace", "Boundary": "boundary"}
 METHOD_HELP = (
     "**SeFa**: what the first weights that read the code magnify most, in closed form. "
@@ -134,6 +135,7 @@ def one(look: Look, call: Call, result: Any) -> None:
 def saved(look: Look) -> None:
     """The directions kept in the workspace."""
     kept = state.directions(look.run)
+    attempts.say_what_went_wrong(PLACE)
     if not kept:
         return
     with st.expander(f"Saved ({len(kept)})"):
@@ -147,6 +149,6 @@ def saved(look: Look) -> None:
                     "Remove",
                     key=f"forget-{direction.name}",
                     type="tertiary",
-                    on_click=state.drop_direction,
-                    args=(look.run, direction.name),
+                    on_click=attempts.attempt,
+                    args=(PLACE, state.drop_direction, look.run, direction.name),
                 )

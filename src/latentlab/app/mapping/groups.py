@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latentlab.files import atomic_write
+from latentlab.files import atomic_write, sole_writer
 
 if TYPE_CHECKING:
     from latentlab.runs import Workspace
@@ -93,6 +93,28 @@ def save_groups(path: Path, groups: Iterable[ImageGroup]) -> None:
         np.savez_compressed(file, about=about, **arrays)
 
 
+def keep_group(path: Path, group: ImageGroup) -> None:
+    """Adds a group to those that are in the file now; one of the same name gives way.
+
+    Raises:
+        ValueError: if there are too many, or the file can't be understood.
+        OSError: if the file can't be read or written. In either case it stays as it is.
+    """
+    with sole_writer(path):
+        save_groups(path, with_group(_present(path), group))
+
+
+def forget_group(path: Path, name: str) -> None:
+    """Takes a group out of those that are in the file now.
+
+    Raises:
+        ValueError: if the file can't be understood.
+        OSError: if the file can't be read or written. In either case it stays as it is.
+    """
+    with sole_writer(path):
+        save_groups(path, [group for group in _present(path) if group.name != name])
+
+
 def with_group(groups: Iterable[ImageGroup], group: ImageGroup) -> list[ImageGroup]:
     """The groups with one more; one of the same name gives way."""
     return [other for other in groups if other.name != group.name] + [group]
@@ -111,3 +133,10 @@ def codes_of(model: Any, data: Any, group: ImageGroup, most: int = 2_000, seed: 
     from latentlab.analysis import encode_dataset
 
     return encode_dataset(model, data, some_of(group, most, seed)).mean
+
+
+def _present(path: Path) -> tuple[ImageGroup, ...]:
+    try:
+        return load_groups(path)
+    except ValueError as error:
+        raise ValueError(f"Nothing was saved: {error}") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from latentlab.app import controls, state
+from latentlab.app import attempts, controls, state
 from latentlab.app.mapping import groups as kept
 from latentlab.app.mapping.colours import named
 from latentlab.app.mapping.spots import pull_link
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SHOWN = 48
 COLUMNS = 8
 _GAP = 2
+_COUNT, _PLACE = "groups-kept", "groups"
 
 
 def show_selection(view: MapView, rows: np.ndarray, title: str) -> None:
@@ -112,24 +113,30 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def save_form(view: MapView, rows: np.ndarray) -> None:
     """Keeps the selection as a named group."""
-    with st.form("group-form", border=False, clear_on_submit=True):
+    count = int(st.session_state.get(_COUNT, 0))
+    with st.form("group-form", border=False):
         with st.container(horizontal=True, vertical_alignment="bottom"):
             name = st.text_input(
-                "Name of the group", placeholder="such as: thin sevens", max_chars=kept.LONGEST_NAME
+                "Name of the group",
+                placeholder="such as: thin sevens",
+                max_chars=kept.LONGEST_NAME,
+                key=f"group-name-{count}",  # another widget, so empty, once a group was kept
             )
             given = st.form_submit_button("Keep as a group")
     if given:
         group = kept.ImageGroup(name, view.store.order[rows])
-        path = kept.groups_file(state.workspace(), state.data_key(view.run))
-        kept.save_groups(path, kept.with_group(kept.load_groups(path), group))
+        kept.keep_group(kept.groups_file(state.workspace(), state.data_key(view.run)), group)
+        st.session_state[_COUNT] = count + 1
         st.rerun()
 
 
 def show_groups(view: MapView) -> None:
     """The groups that were kept: shown, forgotten, or two of them made a direction."""
     groups = named(view.run)
+    attempts.say_what_went_wrong(_PLACE)
     if not groups:
         return
+    path = kept.groups_file(state.workspace(), state.data_key(view.run))
     with st.expander(f"Groups ({len(groups)})", expanded=False):
         for i, group in enumerate(groups):
             with st.container(horizontal=True, vertical_alignment="center"):
@@ -141,14 +148,14 @@ def show_groups(view: MapView) -> None:
                     args=(view.identity,),
                     kwargs={"group": group.name},
                 )
-                st.button("Forget", key=f"group-drop-{i}", on_click=_drop, args=(view, group.name))
+                st.button(
+                    "Forget",
+                    key=f"group-drop-{i}",
+                    on_click=attempts.attempt,
+                    args=(_PLACE, kept.forget_group, path, group.name),
+                )
         if len(groups) > 1:
             direction_form(view, groups)
-
-
-def _drop(view: MapView, name: str) -> None:
-    path = kept.groups_file(state.workspace(), state.data_key(view.run))
-    kept.save_groups(path, [group for group in kept.load_groups(path) if group.name != name])
 
 
 def direction_form(view: MapView, groups: Sequence[kept.ImageGroup]) -> None:

@@ -246,7 +246,8 @@ def same_images(first: Run, others: dict[str, Run]) -> None:
         labels = ["given", *(f"{name}\nMSE {error:.4f}" for name, error in zip(runs, errors, strict=True))]
         meaning = f"{SHOWN} images drawn by the seed in the sidebar, and what each model gives back of them."
     cells = [[viz.to_pil(image, scale) for image in row] for row in rows]
-    sheet = viz.images.sheet(cells, row_labels=labels)
+    with theme.paper():
+        sheet = viz.images.sheet(cells, row_labels=labels)
     with st.container(key="paper-same"):
         st.image(theme.data_uri(sheet), alt="The same images through each model")
     st.caption(meaning)

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = 3
 SAMPLES = (4, 8)
+GAP = 4  # pixels between samples, of about 800
 EXPORTED = "export-of"
 LARGEST_PICTURE = 3_000_000
 # Column of the training curves, its name on a card, how it is written: what variational and adversarial runs log.
@@ -89,14 +90,14 @@ def card(address: str, summary: RunSummary) -> None:
     if summary.error:
         st.error(controls.plainly(summary.error))
         return
-    chips(summary)
+    chips(summary, address)
     if not summary.has_weights:
         st.info("No weights yet: training writes them at its first checkpoint.")
         return
     seed = int(st.session_state["seed"])
     try:
         run = state.open_run(address)
-        picture = state.computed(run, "sheet", (SAMPLES, seed), lambda: sample_sheet(run, seed))
+        picture = state.computed(run, "sheet", (SAMPLES, seed, theme.dark()), lambda: sample_sheet(run, seed))
         figures, has_card = key_figures(run), bool(run.card)
     except state.USER_ERRORS as error:
         st.error(controls.plainly(error))
@@ -120,12 +121,12 @@ def card(address: str, summary: RunSummary) -> None:
         )
 
 
-def chips(summary: RunSummary) -> None:
+def chips(summary: RunSummary, address: str) -> None:
     """Data set, model and objective."""
     experiment = summary.experiment
     if experiment is None:
         return
-    with st.container(horizontal=True, gap="xsmall"):
+    with st.container(key=f"chips-{address}", horizontal=True, gap="xsmall"):
         st.badge(controls.plainly(experiment.data.name), color="blue", help="Data set")
         st.badge(experiment.model.family, color="violet", help="Model")
         told = controls.plainly(controls.objective_name(experiment))
@@ -141,7 +142,8 @@ def sample_sheet(run: Run, seed: int) -> str:
     rows, columns = SAMPLES
     images = state.samples(run, rows * columns, seed)
     grid = images.reshape(rows, columns, *images.shape[1:])
-    return theme.data_uri(viz.images.grid(grid, scale=max(1, 96 // images.shape[-1]), gap=0))
+    with theme.paper():
+        return theme.data_uri(viz.images.grid(grid, scale=max(1, 96 // images.shape[-1]), gap=GAP))
 
 
 def key_figures(run: Run) -> dict[str, str]:

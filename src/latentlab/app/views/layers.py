@@ -79,7 +79,7 @@ def live(run: Run, start: Start) -> None:
         sharing.keep(run)
         shape = next(s.shape for s in stages if s.address == held.stage)
         chosen = held.unit if shape and held.unit is not None and held.unit < shape[0] else None
-        with controls.awaiting():
+        with controls.awaiting("layers"):
             below(Look(run, start, held.stage, held.edits, shape, chosen))
 
 

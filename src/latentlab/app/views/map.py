@@ -122,10 +122,11 @@ def layout(run: Run, at: Run, data: FactorDataset, store: CodeStore, method: str
     due = min(n, FITTED)
     found = None
     shown = method
-    if method == "pca" or store.count >= due:
-        wanted = rows if method == "pca" else due
-        task = layout_job(at, store, method, wanted, final)
-        found = controls.await_job(at, QUESTION, layout_key(at, method, wanted, final), task)
+    with controls.awaiting("map-layout"):
+        if method == "pca" or store.count >= due:
+            wanted = rows if method == "pca" else due
+            task = layout_job(at, store, method, wanted, final)
+            found = controls.await_job(at, QUESTION, layout_key(at, method, wanted, final), task)
     if found is None and method != "pca":
         quick = layout_job(at, store, "pca", rows, final)
         if quick.wait(1.0) and quick.result is not None:
@@ -151,10 +152,12 @@ def explore(view: MapView) -> None:
         identity = view.identity
         left, right = st.columns([11, 5], gap="medium")
         with left:
+            with controls.awaiting("map-clusters"):
+                colour = colours.colour_of(view, st.session_state.get("colour"))
             components.latent_map(
                 view.points,
                 key="map",
-                colour=colours.colour_of(view, st.session_state.get("colour")),
+                colour=colour,
                 marker=position_of(view, place),
                 marker_label="picked",
                 revision=identity,

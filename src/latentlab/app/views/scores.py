@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from latentlab.app import controls, state
+from latentlab.app import controls, state, theme
 from latentlab.generation import PROTOCOL as IMAGES
 from latentlab.generation import SUMMARY
 from latentlab.metrics import interventional_view
@@ -79,7 +79,7 @@ def ask_for(run: Run, protocol: str) -> Report | None:
 def show(run: Run, report: Report) -> None:
     """The report: scores, matrices, matching, and other runs under the same protocol."""
     if any(scores.on_unit_scale(row) for row in report.rows):
-        st.altair_chart(scores.score_strip(report), width="stretch")
+        st.altair_chart(theme.chart(scores.score_strip(report)), width="stretch")
     st.caption(
         "Dot: this run, its band two standard deviations of a single seed's score. Ticks: what pure noise, randomly "
         "rotated factors and perfect codes get from the same points."
@@ -131,15 +131,15 @@ def show(run: Run, report: Report) -> None:
 
 def matrices(run: Run, report: Report) -> None:
     """What each latent knows of each factor, in nats and to a predictor, and how the two match."""
-    dark = st.context.theme.type == "dark"
+    dark = theme.dark()
     with st.container(horizontal=True, gap="large"):
         with st.container(width="content"):
             st.subheader("Mutual information, nats", anchor=False)
-            st.altair_chart(scores.information_matrix(report, dark=dark), width="content")
+            st.altair_chart(theme.chart(scores.information_matrix(report, dark=dark)), width="content")
         if report.importance is not None:
             with st.container(width="content"):
                 st.subheader("Importance to a predictor (DCI)", anchor=False)
-                st.altair_chart(scores.importance_matrix(report, dark=dark), width="content")
+                st.altair_chart(theme.chart(scores.importance_matrix(report, dark=dark)), width="content")
         with st.container(width=380):
             st.subheader("Latents by factor", anchor=False)
             best_known(run, report)
@@ -193,7 +193,7 @@ def interventions(run: Run, report: Report) -> None:
         return
     name = controls.menu("Factor", list(report.factor_names), 0, "set-factor", "The factor that is set.")
     view = interventional_view(encoding.mean, encoding.factors, list(encoding.factor_names).index(name))
-    st.altair_chart(scores.interventions(view, encoding.dim_names))
+    st.altair_chart(theme.chart(scores.interventions(view, encoding.dim_names)))
     st.caption(
         f"Mean of each latent and the middle 90 % of {encoding.n:,} images against the value of {name}; the most moved "
         "latents first, with the share of their variance that the value explains. A disentangled code has one "
@@ -210,7 +210,7 @@ def compare(run: Run, report: Report) -> None:
     labels = [row.label for row in report.rows if row.value is not None]
     label = controls.menu("Score", labels, 0, "score-label", "Which score of the runs is shown.")
     chosen = [r for r in (report, *others) if any(row.label == label for row in r.rows)]
-    st.altair_chart(scores.score_distributions(chosen, label), width="stretch")
+    st.altair_chart(theme.chart(scores.score_distributions(chosen, label)), width="stretch")
     st.caption("Each dot is one seed's draw of points; the tick is a run's mean.")
 
 

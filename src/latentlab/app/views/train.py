@@ -283,9 +283,8 @@ def curves(run: Run) -> None:
     for begin in range(0, len(chosen), 3):
         for column, name in zip(st.columns(3), chosen[begin : begin + 3], strict=False):
             with column:
-                st.altair_chart(
-                    curve(steps, table[name], name), width="stretch", key=f"curve-{run.name}-{name}"
-                )
+                drawn = theme.chart(curve(steps, table[name], name))
+                st.altair_chart(drawn, width="stretch", key=f"curve-{run.name}-{name}")
 
 
 def curve(steps: np.ndarray, values: np.ndarray, name: str):
@@ -337,19 +336,21 @@ def pictures(name: str, run: Run) -> None:
         return
     if not (run.path / WEIGHTS).is_file():
         return
-    opened = state.open_run(name)
-    task = state.job(opened, "training-samples", (), lambda report: _sheet(opened))
+    opened, dark = state.open_run(name), theme.dark()
+    task = state.job(opened, "training-samples", (dark,), lambda report: _sheet(opened, dark))
     if not task.wait(0.5):
         st.caption("Samples are being drawn from the last checkpoint …")
     elif task.result is not None:
         st.image(task.result, "32 samples of the last checkpoint.", alt=f"Samples of {name}")
 
 
-def _sheet(run: Run) -> str:
+def _sheet(run: Run, dark: bool) -> str:
     from latentlab import viz
+    from latentlab.viz.colours import on_dark
 
     images = state.samples(run, 32, 0)
-    return theme.data_uri(viz.images.grid(images.reshape(4, 8, *images.shape[1:])))
+    with on_dark(dark):
+        return theme.data_uri(viz.images.grid(images.reshape(4, 8, *images.shape[1:])))
 
 
 def _whole_picture(path: Path):

@@ -17,7 +17,9 @@ from latentlab.app import (
     engine,
     export_forms,
     exporting,
+    lattice,
     placing,
+    ranges,
     seed_plane,
     sharing,
     sliders,
@@ -37,10 +39,12 @@ if TYPE_CHECKING:
     from latentlab.app.pull import Pull
     from latentlab.runs import Run
 
+SLIDERS = "Sliders"
 SPANS = {"Data": "posterior", "Prior": "prior", "± 2 σ": 2.0, "± 3 σ": 3.0}
 PATIENCE = 0.3  # seconds to wait for the encoding before the sliders are shown without it
 SPAN_HELP = (
-    "How far each latent is moved. **Data**: where the data's codes lie (the prior where none are encoded). "
+    "How far each latent is moved. **Sliders**: from one end of its slider to the other. "
+    "**Data**: where the data's codes lie (the prior where none are encoded). "
     "**Prior**: the middle 95 % of the prior. "
     "**± 2 σ**, **± 3 σ**: so many prior standard deviations around the present latent."
 )
@@ -87,9 +91,10 @@ def live(run: Run, start: Start) -> None:
                 source_label=start.label,
                 locks=before.locks,
                 slots=before.slots,
+                ranges=before.ranges,
                 revision=before.revision,
                 seed=before.seed or int(st.session_state["seed"]),
-                ends=lambda z: sliders.ends(run, pull, axes, z, edits),
+                ends=lambda z, reaching: sliders.ends(run, pull, reaching, z, edits),
                 code=None if pull is None else lambda z: sliders.held_code(run, pull, z)[0],
             )
         placing.keep(before, held)
@@ -98,16 +103,19 @@ def live(run: Run, start: Start) -> None:
         if start.image is not None:
             reading_of(run, start)
         if pull is None or pull.space == run.model.latent_space.name:
-            explain(run, task, encoding)
+            explain(run, task, encoding, held.ranges)
         else:
-            st.caption(
-                f"Sliders move a code of {pull.space.upper()}, over the middle 98 % of the prior carried there."
-            )
+            far = ranges.words(held.ranges) or "Ranges span the middle 98 % of the prior carried there"
+            st.caption(f"Sliders move a code of {pull.space.upper()}. {far}.")
+        reaching = ranges.applied(axes, held.ranges)
         if pull is None:
-            below(run, encoding, held.z, edits, None, held.slots, pull, held.z)
+            reach = ranges.table(reaching, run.model.latent_space.dim)
+            below(run, encoding, held.z, edits, None, held.slots, pull, held.z, reach)
         else:
             z, kept, space = sliders.held_codes(run, pull, held.z, held.slots)
-            below(run, encoding if space is None else None, z, edits, space, kept, pull, held.z)
+            own = pull.space == (space or run.model.latent_space.name)
+            reach = ranges.table(reaching, run.model.spaces[pull.space].dim) if own else None
+            below(run, encoding if space is None else None, z, edits, space, kept, pull, held.z, reach)
 
 
 def chosen_edits(run: Run) -> tuple:
@@ -124,13 +132,14 @@ def chosen_edits(run: Run) -> tuple:
     return edits if keep else ()
 
 
-def explain(run: Run, task: state.Job | None, encoding: Encoding | None) -> None:
+def explain(run: Run, task: state.Job | None, encoding: Encoding | None, reach: ranges.Ranges) -> None:
     """One line on the order and range of the sliders, as they were drawn: the job may have ended since."""
+    far = ranges.words(reach)
     if task is None or task.error:
-        why = "there are no encoded data to order them by" if task is None else task.error
-        st.caption(f"Sliders span the middle 98 % of the prior: {controls.plainly(why)}.")
+        why = controls.plainly("there are no encoded data to order them by" if task is None else task.error)
+        st.caption(f"{far}; {why}." if far else f"Sliders span the middle 98 % of the prior: {why}.")
     elif encoding is None:
-        st.caption("Sliders span the prior until some data images are encoded.")
+        st.caption(f"{far}." if far else "Sliders span the prior until some data images are encoded.")
         controls.watch(task)
     else:
         latents, least = controls.latents_by_kl(run, encoding), float(encoding.certificate["kl_threshold"])
@@ -138,7 +147,8 @@ def explain(run: Run, task: state.Job | None, encoding: Encoding | None) -> None
         st.caption(
             f"{active} of {len(latents)} latents are active (KL above 0.1 nats over "
             f"{encoding.n:,} data images). Bars show KL: how much a latent tells about an image. "
-            "Ranges span 98 % of the data's codes."
+            + (far or "Ranges span 98 % of the data's codes")
+            + "."
         )
 
 
@@ -151,23 +161,27 @@ def below(
     slots: Sequence[np.ndarray | None],
     pull: Pull | None,
     numbers: np.ndarray,
+    reach: np.ndarray | None,
 ) -> None:
-    """Strips, plane, paths, swaps and the latent itself, each drawn only while it is open; ``space`` is the code's."""
+    """Strips, plane, paths, swaps and the latent itself, each drawn only while it is open.
+
+    ``space`` is the code's, ``reach`` (dim, 2) how far its sliders go, None where it has none.
+    """
     choose = jumper(run, pull, space)
     if space is not None:  # edits of the mapping are behind such a code
         edits = tuple(edit for edit in edits if edit.network == "generator")
     strips, plane, path, swaps, seeds, sums, away = st.tabs(
-        ["Strips", "Plane", "A to B", "Swap blocks", "Seed plane", "Arithmetic", "Take away"],
+        ["Strips", "Plane", "A to B", "Swap blocks", lattice.TAB, "Arithmetic", "Take away"],
         key="below",
         on_change="rerun",
         bind="query-params",
     )
     if strips.open:
         with strips, controls.one_sentence():
-            draw_strips(run, encoding, z, edits, space, choose)
+            draw_strips(run, encoding, z, edits, space, choose, reach)
     if plane.open:
         with plane, controls.one_sentence():
-            draw_plane(run, encoding, z, edits, space, choose)
+            draw_plane(run, encoding, z, edits, space, choose, reach)
     if path.open:
         with path, controls.one_sentence():
             between.draw(run, encoding, z, edits, space, slots, choose)
@@ -183,14 +197,15 @@ def below(
     if away.open:
         with away, controls.one_sentence():
             take_away(run, z, edits, space)
-            export_files(run, z, edits, space, encoding)
+            export_files(run, z, edits, space, encoding, reach)
 
 
-def span_picker(encoding: Encoding | None, key: str) -> Any:
-    """How far to move."""
-    chosen = st.segmented_control(
-        "Range", list(SPANS), default="Data", required=True, key=key, bind="query-params", help=SPAN_HELP
-    )
+def span_picker(encoding: Encoding | None, key: str, reach: np.ndarray | None) -> Any:
+    """How far to move: what ``analysis.traverse`` takes as a span, a table as tuples."""
+    offered = list(SPANS) if reach is None else [SLIDERS, *SPANS]
+    chosen = controls.choice("Range", offered, key, SPAN_HELP)
+    if chosen == SLIDERS and reach is not None:
+        return tuple((low, high) for low, high in reach.tolist())
     return "prior" if encoding is None and chosen == "Data" else SPANS[chosen]
 
 
@@ -201,12 +216,13 @@ def draw_strips(
     edits: tuple,
     space: str | None,
     choose: Choose | None,
+    reach: np.ndarray | None,
 ) -> None:
     """One strip a latent: it alone moves from one end of its range to the other."""
     here = space_of(run.model, space)
     names = controls.active_names(run, encoding) if space is None else sliders.widest(run, space)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        span = span_picker(encoding, "strip-range")
+        span = span_picker(encoding, "strip-range", reach)
         steps = st.select_slider(
             "Steps",
             range(5, 16, 2),
@@ -245,6 +261,7 @@ def draw_plane(
     edits: tuple,
     space: str | None,
     choose: Choose | None,
+    reach: np.ndarray | None,
 ) -> None:
     """A plane of images over two latents."""
     here = space_of(run.model, space)
@@ -256,7 +273,7 @@ def draw_plane(
     with st.container(horizontal=True, vertical_alignment="bottom"):
         x = controls.menu("Across", menu, 0, "across", "The latent that changes from left to right.")
         y = controls.menu("Upwards", menu, 1, "upwards", "The latent that changes from bottom to top.")
-        span = span_picker(encoding, "plane-range")
+        span = span_picker(encoding, "plane-range", reach)
         steps = st.select_slider(
             "Steps", range(5, 14, 2), value=9, key="plane-steps", bind="query-params", width=150
         )
@@ -431,10 +448,17 @@ def take_away(run: Run, z: np.ndarray, edits: tuple, space: str | None) -> None:
         st.code(code_for(run, numbers, edits, space), language="python", wrap_lines=True)
 
 
-def export_files(run: Run, z: np.ndarray, edits: tuple, space: str | None, encoding: Encoding | None) -> None:
+def export_files(
+    run: Run,
+    z: np.ndarray,
+    edits: tuple,
+    space: str | None,
+    encoding: Encoding | None,
+    reach: np.ndarray | None,
+) -> None:
     """Files of the run and of this latent, made in the background."""
     with st.container(border=True):
-        exporting.panel(run, export_forms.From(z, edits, space, encoding), "away")
+        exporting.panel(run, export_forms.From(z, edits, space, encoding, reach), "away")
 
 
 def viz_png(image: np.ndarray, scale: int) -> bytes:
