@@ -51,8 +51,8 @@ def answers(address: str) -> bool:
 def tracebacks(log: str) -> list[str]:
     """The tracebacks in what a server wrote, but Streamlit's own of a page that left.
 
-    Streamlit closes a socket that its page has closed a moment before, and logs what that raises. None of our code is in
-    it, and nobody is there to miss an answer.
+    Streamlit closes a socket that its page has closed a moment before, and logs what that raises. None of our code is
+    in it, and nobody is there to miss an answer.
     """
     found = re.findall(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n)*\S.*$", log, re.MULTILINE)
     assert len(found) == log.count("Traceback (most recent call last)"), log[-3000:]
